@@ -1,0 +1,31 @@
+# Each target sets up .venv once (by whichever target comes first) and then does its work.
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .setup-stamp
+
+.PHONY: demo test bench lint help
+.DEFAULT_GOAL := help
+
+help:  ## Show the targets.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+# torch comes first: a later step must not replace it by another build.
+$(SETUP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]' bm25s
+	touch $(SETUP)
+
+demo: $(SETUP)  ## Train and evaluate GenSR on the built-in demo shop.
+	$(BIN)/gensr build preset:demo
+
+test: $(SETUP)  ## Run the tests.
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+bench: $(SETUP)  ## Run the benchmarks (ratios within one run).
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc -o addopts= -q
+
+lint: $(SETUP)  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,68 @@
+"""What every backbone is: a language model that reads a prompt with vectors in it and answers Yes or No."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Prompt(NamedTuple):
+    """B prompts: a prefix read once per request, and a block read once per candidate.
+
+    Attributes:
+        prefix: int64 [B, P] token ids, padded on the left with 0; P may be 0.
+        prefix_mask: bool [B, P].
+        block: int64 [B, T] token ids (0 where a vector stands), padded on the right.
+        slot: int64 [B, T] which vector stands here, -1 for text.
+        block_mask: bool [B, T].
+    """
+
+    prefix: Tensor
+    prefix_mask: Tensor
+    block: Tensor
+    slot: Tensor
+    block_mask: Tensor
+
+
+class Backbone(nn.Module, ABC):
+    """A language model behind the four calls a ranker needs. It never generates: one answer position, two head rows."""
+
+    width: int
+    """D, width of token embeddings and slots."""
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
+        """Token ids without special tokens, int64 [n, length], cut at `length`, padded on the right with 0."""
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings of ids [...] -> [..., D]."""
+
+    @abstractmethod
+    def encode(self, prompt: Prompt) -> Any:
+        """Read the part of the prompts that all candidates of a request share."""
+
+    @abstractmethod
+    def hidden(self, state: Any, slots: Tensor) -> Tensor:
+        """Hidden state at the answer position, [B, C, D], of blocks with the vectors `slots` [B, C, S, D]."""
+
+    @abstractmethod
+    def answer(self, hidden: Tensor) -> Tensor:
+        """logit(Yes) - logit(No), float32 [...], of hidden states [..., D]."""
+
+    def yes_no(self, state: Any, slots: Tensor) -> Tensor:
+        """logit(Yes) - logit(No) of every candidate, float32 [B, C]."""
+        return self.answer(self.hidden(state, slots))
+
+    @property
+    @abstractmethod
+    def embedding_rms(self) -> float:
+        """Root mean square of the token embeddings: the scale a vector in their place should start with."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write architecture and tokenizer (not weights) to `folder`, for `BackboneConfig.open`."""

@@ -1,0 +1,186 @@
+"""T5 as a backbone: transformers' own weights and modules, our scoring forward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+
+from gensr.backbones.base import Backbone, Prompt
+from gensr.backbones.config import T5Config, T5Sizes
+from gensr.backbones.packing import PrefixState, decode_blocks, encode_prefix
+from gensr.backbones.tokenizer import answer_ids, tokenize, train_tokenizer
+from gensr.errors import BadInputError
+
+
+class T5State(NamedTuple):
+    """A batch of prompts whose prefixes have been read."""
+
+    prefix: PrefixState
+    prompt: Prompt
+
+
+class T5Backbone(Backbone):
+    """A T5 encoder-decoder that answers with one decoder step and two rows of its head.
+
+    Args:
+        model: transformers ``T5ForConditionalGeneration``.
+        tokenizer: its tokenizer; padding must have id 0.
+        answers: the positive and the negative answer, one token each.
+
+    Raises:
+        BadInputError: an answer is not a single token.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, answers: tuple[str, str] = ("Yes", "No")) -> None:
+        super().__init__()
+        if tokenizer.pad_token_id != 0:
+            raise BadInputError(f"backbone: the tokenizer pads with id {tokenizer.pad_token_id}; a T5's is 0")
+        self.model, self.tokenizer = model, tokenizer
+        self.width = model.config.d_model
+        self.yes, self.no = answer_ids(tokenizer, answers)
+        for block in model.decoder.block:
+            # A single decoder token attends to itself alone: these weights have no effect and no gradient.
+            attention = block.layer[0].SelfAttention
+            dead = [attention.q, attention.k]
+            if attention.has_relative_attention_bias:
+                dead.append(attention.relative_attention_bias)
+            for module in dead:
+                module.requires_grad_(False)
+
+    def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
+        """See `Backbone.tokenize`."""
+        return tokenize(self.tokenizer, texts, length)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """See `Backbone.embed`."""
+        return self.model.shared(ids)
+
+    def encode(self, prompt: Prompt) -> T5State:
+        """See `Backbone.encode`. Equal prefixes of a batch are read once, and share their dropout in training."""
+        if prompt.prefix.shape[1] == 0:
+            return T5State(encode_prefix(self.model, self.embed(prompt.prefix), prompt.prefix_mask), prompt)
+        # All recommendation requests ask in the same words, and so do all searches with one query.
+        distinct, rows = torch.unique(prompt.prefix, dim=0, return_inverse=True)
+        state = encode_prefix(self.model, self.embed(distinct), distinct > 0)
+        return T5State(state.expand(rows), prompt)
+
+    def hidden(self, state: T5State, slots: Tensor) -> Tensor:
+        """See `Backbone.hidden`."""
+        prompt = state.prompt
+        inputs = fill_slots(self.embed(prompt.block), prompt.slot, slots)
+        start = self.model.config.decoder_start_token_id
+        return decode_blocks(self.model, state.prefix, inputs, prompt.block_mask, start or 0)
+
+    def answer(self, hidden: Tensor) -> Tensor:
+        """See `Backbone.answer`."""
+        head = self.model.lm_head.weight
+        direction = (head[self.yes] - head[self.no]).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            margin = F.linear(hidden.float(), direction.unsqueeze(0)).squeeze(-1)
+        return margin * self.width**-0.5 if _scales_output(self.model.config) else margin
+
+    @property
+    def embedding_rms(self) -> float:
+        """See `Backbone.embedding_rms`."""
+        return float(self.model.shared.weight.detach().float().square().mean().sqrt())
+
+    def save(self, folder: Path) -> None:
+        """See `Backbone.save`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        untied = self.model.lm_head.weight is not self.model.shared.weight
+        facts = {"untied_head": untied, "scale_decoder_outputs": _scales_output(self.model.config)}
+        (folder / "backbone.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def fill_slots(text: Tensor, slot: Tensor, vectors: Tensor) -> Tensor:
+    """Put vectors into prompts: text [B, T, D], slot [B, T] (-1 = text), vectors [B, C, S, D] -> [B, C, T, D]."""
+    # A product with a 0/1 matrix: unlike gather, its gradient is summed in a fixed order.
+    where = (slot.unsqueeze(-1) == torch.arange(vectors.shape[2], device=slot.device)).to(vectors.dtype)  # [B, T, S]
+    placed = where.unsqueeze(1) @ vectors  # [B, C, T, D]
+    return torch.where((slot >= 0)[:, None, :, None], placed, text.unsqueeze(1).to(placed.dtype))
+
+
+def _scales_output(config: Any) -> bool:
+    # transformers before 5.x had no such option: there the tied T5 1.0 scales, the untied 1.1 does not.
+    return bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+
+
+def build_t5(config: T5Config, *, texts: Iterable[str], seed: int) -> T5Backbone:
+    """A pretrained T5, or a random one with a tokenizer trained on `texts`.
+
+    Raises:
+        BadInputError: the pretrained model cannot be read, or is no T5.
+    """
+    if config.pretrained is not None:
+        model, tokenizer = _load_pretrained(config.pretrained)
+    else:
+        sizes = config.scratch or T5Sizes()
+        tokenizer = train_tokenizer(texts, vocabulary=sizes.vocabulary, answers=config.answers)
+        model = random_t5(sizes, vocabulary=len(tokenizer), seed=seed)
+    return T5Backbone(model, tokenizer, answers=config.answers)
+
+
+def open_t5(config: T5Config, folder: Path) -> T5Backbone:
+    """The architecture and tokenizer that `T5Backbone.save` wrote; weights are uninitialised."""
+    facts = json.loads((folder / "backbone.json").read_text(encoding="utf-8"))
+    architecture = transformers.T5Config.from_pretrained(folder)
+    architecture.scale_decoder_outputs = facts["scale_decoder_outputs"]
+    model = transformers.T5ForConditionalGeneration(architecture)
+    if facts["untied_head"]:
+        _untie_head(model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return T5Backbone(model, tokenizer, answers=config.answers)
+
+
+def random_t5(sizes: T5Sizes, *, vocabulary: int, seed: int) -> Any:
+    """A T5 v1.1 (gated GELU, untied head) with random weights, initialised as transformers does but for the head."""
+    architecture = transformers.T5Config(
+        vocab_size=vocabulary,
+        d_model=sizes.width,
+        d_kv=sizes.head_width,
+        d_ff=sizes.hidden,
+        num_layers=sizes.layers,
+        num_decoder_layers=sizes.decoder_layers or sizes.layers,
+        num_heads=sizes.heads,
+        dropout_rate=sizes.dropout,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = transformers.T5ForConditionalGeneration(architecture)
+        _untie_head(model)
+        # transformers draws the untied head with unit variance, which starts Yes/No margins at +-sqrt(2 * width).
+        nn.init.normal_(model.lm_head.weight, std=sizes.width**-0.5)
+    return model
+
+
+def _untie_head(model: Any) -> None:
+    # transformers 5 ties every T5 it builds from a config, also where the published model does not.
+    if model.lm_head.weight is model.shared.weight:
+        model.lm_head.weight = nn.Parameter(model.shared.weight.detach().clone())
+
+
+def _load_pretrained(name: str) -> tuple[Any, Any]:
+    try:
+        architecture = transformers.AutoConfig.from_pretrained(name)
+        if architecture.model_type not in ("t5", "mt5"):
+            raise BadInputError(f"backbone.pretrained: {name!r} is a {architecture.model_type}, expected a t5")
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"backbone.pretrained: cannot load {name!r} (a hub name needs the network or a local cache; a local folder "
+            f"needs config.json, weights and tokenizer files): {error}"
+        ) from None
+    return model, tokenizer

@@ -1,0 +1,92 @@
+"""Prompt wording as data: one template per task and layout, editable in the spec."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import model_validator
+
+from gensr.errors import did_you_mean
+from gensr.registry import Section
+
+SLOTS = ("cf_history", "text_history", "cf_candidate", "text_candidate")
+"""Markers that stand for vectors, in the order in which a ranker supplies them."""
+MARKERS = ("query", *SLOTS)
+Layout = Literal["packed", "interleaved"]
+
+
+class TaskTemplates(Section):
+    """The prompt of each task. Markers in braces are replaced: ``{query}`` by text, the others by vectors.
+
+    In the packed layout everything before the first vector is the prefix that all candidates of a request share, so
+    ``{query}`` must stand before it.
+    """
+
+    recommendation: str
+    """Asked when nothing was searched."""
+    search: str
+    """Asked with a query; must hold ``{query}``."""
+
+    @model_validator(mode="after")
+    def _markers(self) -> TaskTemplates:
+        for task, text in (("recommendation", self.recommendation), ("search", self.search)):
+            found = re.findall(r"\{(.*?)\}", text)
+            for marker in found:
+                if marker not in MARKERS:
+                    raise ValueError(
+                        f"the {task} template has an unknown marker {{{marker}}}{did_you_mean(marker, MARKERS) or '.'} "
+                        f"Known: {', '.join('{' + name + '}' for name in MARKERS)}"
+                    )
+                if found.count(marker) > 1:
+                    raise ValueError(f"the {task} template has the marker {{{marker}}} more than once")
+            if ("query" in found) != (task == "search"):
+                raise ValueError("the search template must hold {query}, and the recommendation template must not")
+            if "cf_candidate" not in found and "text_candidate" not in found:
+                raise ValueError(f"the {task} template names no candidate: it needs {{cf_candidate}} or {{text_candidate}}")
+        return self
+
+
+INTERLEAVED = TaskTemplates(
+    recommendation=(
+        "Task: recommendation. The user liked these items: {cf_history} . In words, the user liked: {text_history} . "
+        "Is the next item that the user likes this one: {cf_candidate} , in words: {text_candidate} ? "
+        "Decide from all of it. Answer Yes or No. Answer:"
+    ),
+    search=(
+        "Task: search. The user liked these items: {cf_history} . In words, the user liked: {text_history} . "
+        "Does this item answer the query: {cf_candidate} , in words: {text_candidate} ? "
+        "The query is: {query} . Decide from all of it. Answer Yes or No. Answer:"
+    ),
+)
+"""The paper's order P1-P5 (section 4.2.1), in our words, the query in the last segment."""
+
+PACKED = TaskTemplates(
+    recommendation=(
+        "Task: recommendation. Given what the user liked and a candidate item, is the candidate what the user likes "
+        "next? Answer Yes or No. {cf_history}{text_history}{cf_candidate}{text_candidate} Answer:"
+    ),
+    search=(
+        "Task: search. Given a query, what the user liked and a candidate item, is the candidate what the user wants? "
+        "Answer Yes or No. The query is: {query} . {cf_history}{text_history}{cf_candidate}{text_candidate} Answer:"
+    ),
+)
+"""All text and the query first, then the candidate's block of slots and the answer cue."""
+
+DEFAULTS: dict[str, TaskTemplates] = {"interleaved": INTERLEAVED, "packed": PACKED}
+
+
+def split_template(text: str) -> list[tuple[str, str]]:
+    """Cut a template into ``("text", words)``, ``("query", "")`` and ``("slot", name)`` pieces, in order.
+
+    Example:
+        >>> split_template("Find {query} : {cf_candidate} ?")
+        [('text', 'Find'), ('query', ''), ('text', ':'), ('slot', 'cf_candidate'), ('text', '?')]
+    """
+    pieces: list[tuple[str, str]] = []
+    for position, part in enumerate(re.split(r"\{(.*?)\}", text)):
+        if position % 2:
+            pieces.append(("query", "") if part == "query" else ("slot", part))
+        elif part.strip():
+            pieces.append(("text", part.strip()))
+    return pieces

@@ -1,0 +1,101 @@
+"""Results of stages that runs share: prepared data, CF tables, ranks of floors.
+
+Each lies under the hash of exactly what it depends on, so the variants of a study compute it once. A lock makes a
+second process wait for the first instead of doing the same work beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gensr.files import locked, traceless
+from gensr.spec import DataSpec, PipelineSpec, fingerprint
+
+if TYPE_CHECKING:
+    from gensr.data.dataset import Dataset
+    from gensr.encoders.cf.table import CFTable
+    from gensr.encoders.config import CFConfig
+    from gensr.rankers.base import Resources
+    from gensr.rankers.config import RankerConfig
+
+
+class StageCache:
+    """The cache of a root folder of runs.
+
+    Args:
+        folder: ``<root>/.cache``; made when something is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def data(self, spec: DataSpec, *, progress: bool = False) -> Dataset:
+        """The prepared data of `spec`.
+
+        Raises:
+            BadInputError: the source is bad; nothing is left behind.
+        """
+        from gensr.data.dataset import prepare
+
+        path = self.data_path(spec)
+        with self.alone(path):
+            return prepare(spec, path, progress=progress)
+
+    def data_path(self, spec: DataSpec) -> Path:
+        """Where the prepared data of `spec` lie, or would."""
+        from gensr.data.dataset import data_fingerprint
+
+        return self.folder / f"data-{data_fingerprint(spec)[:16]}"
+
+    def cf_table(
+        self, config: CFConfig, dataset: Dataset, *, seed: int, device: str = "cpu", progress: bool = False
+    ) -> CFTable:
+        """The table of `config`, fitted on the recommendation events of the training split."""
+        from gensr.encoders.cf.table import CFTable
+
+        path = self._path("cf", ".safetensors", fingerprint(config), dataset.fingerprint, seed)
+        with self.alone(path):
+            if not path.exists():
+                config.fit(dataset.user_items(), seed=seed, device=device, progress=progress).save(path)
+            return CFTable.load(path)
+
+    def resources(
+        self, spec: PipelineSpec, dataset: Dataset, *, device: str = "cpu", progress: bool = False
+    ) -> Resources:
+        """What rankers are built from; CF tables come from this cache."""
+        from gensr.rankers.base import Resources
+
+        return Resources(
+            dataset.catalogue,
+            max_history=spec.data.max_history,
+            seed=spec.seed,
+            dataset=dataset,
+            cf_table=lambda config: self.cf_table(config, dataset, seed=spec.seed, device=device, progress=progress),
+        )
+
+    def ranks_path(self, floor: RankerConfig, dataset: Dataset, asked: list[Any]) -> Path:
+        """Where the ranks of a floor on the requests that `asked` identifies are kept."""
+        return self._path("ranks", ".npz", fingerprint(floor), dataset.fingerprint, asked)
+
+    @contextmanager
+    def alone(self, path: Path) -> Iterator[None]:
+        """Be the only process that makes `path`."""
+        lock = path.with_name(f"{path.name}.lock")
+        with traceless(self.folder, self.folder.parent), locked(lock):
+            # What a killed process left under a temporary name.
+            for left in [*self.folder.glob(f"{path.name}.tmp*"), *self.folder.glob(f".{path.name}.tmp*")]:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+
+    def _path(self, stage: str, suffix: str, *inputs: Any) -> Path:
+        digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+        return self.folder / f"{stage}-{digest[:16]}{suffix}"

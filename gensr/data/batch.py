@@ -1,0 +1,80 @@
+"""The one batch every ranker reads: requests with their strict past and their candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gensr.data.tasks import Task
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Texts of items and queries that the catalogue does not hold, for serving.
+
+    Item ``num_items + 1 + k`` of a batch is ``items[k]``; query ``num_queries + 1 + k`` is ``queries[k]``.
+    """
+
+    items: tuple[str, ...] = ()
+    queries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B requests with L history slots and C candidates each. Row 0 of every table is padding.
+
+    History is oldest first, cut on the left, padded on the right; `hist_task` 0 is the only mask source.
+    Candidates are shuffled: the truth is known by `label` alone. Fields are int64 unless said otherwise.
+    """
+
+    task: Tensor  # [B] gensr.data.tasks.Task
+    user: Tensor  # [B] 0 = unknown
+    time: Tensor  # [B] in the log's own units, 0 = unknown
+    query: Tensor  # [B] row of the query catalogue, 0 = none
+    hist_item: Tensor  # [B, L]
+    hist_task: Tensor  # [B, L] 0 = padding
+    hist_query: Tensor  # [B, L] 0 = none
+    hist_time: Tensor  # [B, L]
+    cand: Tensor  # [B, C]
+    cand_mask: Tensor  # [B, C] bool
+    label: Tensor  # [B, C] float32
+    request: Tensor  # [B] position of the target event in the dataset, -1 = none
+    extra: Extra | None = None
+
+    def __len__(self) -> int:
+        return self.task.shape[0]
+
+    @property
+    def hist_mask(self) -> Tensor:
+        """True where the history holds an event, bool [B, L]."""
+        return self.hist_task > 0
+
+    @property
+    def is_search(self) -> Tensor:
+        """Bool [B]."""
+        return self.task == Task.SEARCH
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "extra"}
+        return replace(self, **moved)
+
+    def replace(self, **changes: Any) -> Batch:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def select(self, rows: Tensor) -> Batch:
+        """The requests at `rows` (int64 or bool index)."""
+        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "extra"})
+
+    def without_history(self) -> Batch:
+        """The same requests asked by users without a past (the no-history ablation)."""
+        empty = torch.zeros_like(self.hist_item)
+        return replace(self, hist_item=empty, hist_task=empty, hist_query=empty, hist_time=empty)
+
+    def with_queries(self, query: Tensor) -> Batch:
+        """The same requests with other queries [B]: the shuffled-query ablation."""
+        return replace(self, query=query)

@@ -1,0 +1,136 @@
+"""Requests as tensors: batches sliced from the prepared arrays, without a Python loop over examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gensr.data.batch import Batch
+from gensr.data.candidates import CandidateList, Touched
+from gensr.data.dataset import Dataset
+from gensr.data.split import Split
+from gensr.data.tasks import Task
+
+BLOCK = 8192
+"""Training requests whose negatives are drawn together; part of what a seed means, whatever the batch size."""
+
+
+class RequestLoader:
+    """Slices batches from a data set. A request sees the newest `max_history` events of its strict past.
+
+    Args:
+        dataset: the prepared data.
+        max_history: L, history slots of every batch.
+    """
+
+    def __init__(self, dataset: Dataset, max_history: int) -> None:
+        self.dataset, self.max_history = dataset, max_history
+
+    def batch(self, events: np.ndarray, candidates: np.ndarray) -> Batch:
+        """Requests at `events` int64 [B] with `candidates` int32 [B, C]; candidate 0 is padding."""
+        data = self.dataset
+        user, item = data.user[events], data.item[events]
+        end = data.past[events]
+        start = np.maximum(data.offsets[user], end - self.max_history)
+        slots = start[:, None] + np.arange(self.max_history)  # [B, L]
+        real = slots < end[:, None]
+        slots = np.where(real, slots, 0)
+
+        def history(column: np.ndarray) -> Tensor:
+            return _int64(np.where(real, column[slots], 0))
+
+        return Batch(
+            task=_int64(data.task[events]),
+            user=_int64(user),
+            time=_int64(data.time[events]),
+            query=_int64(data.query[events]),
+            hist_item=history(data.item),
+            hist_task=history(data.task),
+            hist_query=history(data.query),
+            hist_time=history(data.time),
+            cand=_int64(candidates),
+            cand_mask=torch.from_numpy(candidates > 0),
+            label=torch.from_numpy((candidates == item[:, None]).astype(np.float32)),
+            request=_int64(events),
+        )
+
+    def evaluation(
+        self,
+        candidates: CandidateList,
+        split: Split,
+        *,
+        tasks: Iterable[Task] | None = None,
+        batch_size: int,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> Iterator[Batch]:
+        """Held-out requests of `tasks` (all where absent) with their stored candidates, in stored order.
+
+        Args:
+            candidates: a list of the data set.
+            split: `Split.VALID` or `Split.TEST`.
+            tasks: tasks to ask.
+            batch_size: requests per batch; the last one may be shorter.
+            limit: at most this many requests per task, drawn with `seed`.
+            seed: draws the requests that `limit` keeps.
+        """
+        events, items = candidates.lists[split]
+        task = self.dataset.task[events]
+        kept = []
+        for code in Task:
+            rows = np.flatnonzero(task == code)
+            if tasks is not None and code not in set(tasks):
+                continue
+            if limit is not None and len(rows) > limit:
+                rows = np.random.default_rng([seed, code]).choice(rows, limit, replace=False)
+            kept.append(rows)
+        chosen = np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
+        for begin in range(0, len(chosen), batch_size):
+            rows = chosen[begin : begin + batch_size]
+            yield self.batch(events[rows], items[rows])
+
+    def epoch(self, *, seed: int, epoch: int, batch_size: int, negatives: int, skip: int = 0) -> Iterator[Batch]:
+        """All training requests of both tasks in one shuffled stream, each with its truth and fresh negatives.
+
+        Negatives are uniform over the items the user touched in no training event. Held-out items may be drawn: leaving
+        them out would tell which they are. Order, negatives and shuffling of the candidates depend on `seed` and
+        `epoch` alone, so skipping the first `skip` batches gives exactly the rest of the stream.
+        """
+        order = np.random.default_rng([seed, epoch]).permutation(self._train_requests)
+        blocks: dict[int, np.ndarray] = {}  # the blocks that the current batch reaches into
+        for begin in range(skip * batch_size, len(order), batch_size):
+            end = min(begin + batch_size, len(order))
+            needed = range(begin // BLOCK, (end - 1) // BLOCK + 1)
+            blocks = {b: blocks[b] if b in blocks else self._draw(order, b, [seed, epoch], negatives) for b in needed}
+            offset = needed.start * BLOCK
+            candidates = np.concatenate(list(blocks.values()))[begin - offset : end - offset]
+            yield self.batch(order[begin:end], candidates)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches of `epoch` when nothing is skipped."""
+        return -(-len(self._train_requests) // batch_size)
+
+    def _draw(self, order: np.ndarray, block: int, key: list[int], negatives: int) -> np.ndarray:
+        """Shuffled candidates int32 [<= BLOCK, 1 + negatives] of one block of the stream."""
+        events = order[block * BLOCK : (block + 1) * BLOCK]
+        rng = np.random.default_rng([*key, block])
+        user, item = self.dataset.user[events], self.dataset.item[events]
+        others = self._touched.draw_others(user, negatives, rng, user_ids=self.dataset.user_ids)
+        return rng.permuted(np.concatenate([item[:, None], others], axis=1), axis=1)
+
+    @cached_property
+    def _train_requests(self) -> np.ndarray:
+        return self.dataset.requests(Split.TRAIN)
+
+    @cached_property
+    def _touched(self) -> Touched:
+        data, events = self.dataset, self._train_requests
+        return Touched(data.user[events], data.item[events], data.num_users, data.num_items)
+
+
+def _int64(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.int64))

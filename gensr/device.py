@@ -1,0 +1,24 @@
+"""Which device a run computes on."""
+
+from __future__ import annotations
+
+from gensr.errors import BadInputError, did_you_mean
+
+
+def choose_device(name: str) -> str:
+    """Resolve "auto", "cpu" or "cuda" to "cpu" or "cuda"; "auto" takes a GPU where there is one.
+
+    Raises:
+        BadInputError: another name, or "cuda" on a machine without it.
+    """
+    import torch
+
+    known = ("auto", "cpu", "cuda")
+    if name not in known:
+        hint = did_you_mean(name, known) or "."
+        several = " With several GPUs, choose one by CUDA_VISIBLE_DEVICES." if name.startswith("cuda:") else ""
+        raise BadInputError(f"no device named {name!r}{hint} Known: {', '.join(known)}.{several}")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise BadInputError("device cuda was asked for, but torch finds no GPU here; use --device cpu or auto")
+    return "cuda" if name != "cpu" and available else "cpu"

@@ -1,0 +1,222 @@
+"""Changes to a spec as data: what `--set`, `--drop` and `--swap` do, as pure functions.
+
+An edit is applied to the *filled* spec, so options of components that were never written down can be set. A path may
+be cut on the left while one option alone ends in what is left: ``contrastive.weight`` is
+``ranker.contrastive.weight``. Each edit that is given alone is checked alone; `apply_edits` checks all of its edits
+together, because some make sense only so (dropping one view and the loss that compares both).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal, cast, get_origin
+
+from pydantic import BaseModel
+
+from gensr.errors import BadInputError, did_you_mean
+from gensr.registry import Slot, section_of, slot_of
+from gensr.spec import PipelineSpec, validate
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change: ``set`` an option, ``drop`` a component, or ``swap`` it for another of its kind.
+
+    Attributes:
+        kind: what to do.
+        path: the option or slot; any unambiguous suffix of its full path.
+        value: the new value of ``set``, the new component's name of ``swap``.
+    """
+
+    kind: Literal["set", "drop", "swap"]
+    path: str
+    value: Any = None
+
+    def __str__(self) -> str:
+        value = self.value if isinstance(self.value, str) else json.dumps(self.value)
+        return f"--{self.kind} {self.path}" + ("" if self.kind == "drop" else f"={value}")
+
+
+def parse_set(text: str) -> Edit:
+    """Read ``path=value``; the value is JSON where it can be read as JSON, else a string."""
+    path, value = _halves(text, "--set", "path=value, as in --set contrastive.weight=0.1")
+    return Edit("set", path, value)
+
+
+def parse_drop(text: str) -> list[Edit]:
+    """Read ``slot`` or ``slot+slot``."""
+    return [Edit("drop", path.strip()) for path in text.split("+")]
+
+
+def parse_swap(text: str) -> list[Edit]:
+    """Read ``slot=name`` or ``slot=name+slot=name``."""
+    return [
+        Edit("swap", *_halves(part, "--swap", "slot=name, as in --swap soft_filter=mean")) for part in text.split("+")
+    ]
+
+
+def set_value(spec: PipelineSpec, path: str, value: Any) -> PipelineSpec:
+    """The spec with one option changed; a string value is read as JSON where it can be.
+
+    Raises:
+        BadInputError: no such option (with a near miss), several of that name (all listed), or a value it refuses.
+
+    Example:
+        >>> set_value(PipelineSpec(), "contrastive.weight", "0.1").ranker.contrastive.weight
+        0.1
+    """
+    return apply_edits(spec, [Edit("set", path, value)])
+
+
+def drop(spec: PipelineSpec, slot: str) -> PipelineSpec:
+    """The spec without the component in `slot` (``a+b``: without both); the slot's owner defines what that means."""
+    return apply_edits(spec, parse_drop(slot))
+
+
+def swap(spec: PipelineSpec, slot: str, name: str) -> PipelineSpec:
+    """The spec with another component in `slot`; its options survive only where `name` is already there."""
+    return apply_edits(spec, [Edit("swap", slot, name)])
+
+
+def apply_edits(spec: PipelineSpec, edits: Sequence[Edit]) -> PipelineSpec:
+    """Apply edits in order, then check the result once."""
+    if not edits:
+        return spec
+    data = reduce(_apply, edits, spec.model_dump(mode="json"))
+    return validate(data, origin=" ".join(map(str, edits)))
+
+
+@dataclass(frozen=True)
+class _Option:
+    """A place in a filled spec: its value, its slot where it holds a component, whether its keys are the user's own."""
+
+    path: Path
+    value: Any
+    slot: Slot | None = None
+    free: bool = False
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def is_component(self) -> bool:
+        return self.slot is not None and not self.slot.many
+
+    def ends_in(self, suffix: Path) -> bool:
+        return bool(suffix) and self.path[-len(suffix) :] == suffix
+
+
+def _apply(data: dict[str, Any], edit: Edit) -> dict[str, Any]:
+    options = list(_walk(PipelineSpec, data))
+    if edit.kind == "set":
+        option = _find(options, edit.path)
+        value = _parse_value(edit.value, option.value)
+        if option.path[-1] == "type":  # naming another type is a swap
+            option = next(parent for parent in options if parent.path == option.path[:-1])
+    else:
+        option, value = _find([option for option in options if option.is_component], edit.path), edit.value
+    if edit.kind == "drop" and not (option.slot and option.slot.nullable):
+        known = ", ".join(option.slot.registry.names()) if option.slot else ""
+        raise BadInputError(f"{edit.path} cannot be dropped: swap it; known: {known}")
+    if option.is_component and isinstance(value, str):
+        value = _component(option, value)
+    return cast(dict[str, Any], _replaced(data, option.path, value))
+
+
+def _walk(cls: type[BaseModel], data: dict[str, Any], prefix: Path = ()) -> Iterator[_Option]:
+    for name, field in cls.model_fields.items():
+        path, value, slot = (*prefix, name), data.get(name), slot_of(field)
+        if slot and not slot.many:
+            yield from _walk_component(path, value, slot)
+            continue
+        yield _Option(path, value, slot, free=get_origin(field.annotation) is dict)
+        for position, member in enumerate(value if isinstance(value, list) else ()):
+            place = (*path, str(position))
+            if slot:
+                yield from _walk_component(place, member, slot._replace(nullable=False, many=False))
+            else:
+                yield _Option(place, member)
+        section = section_of(field)
+        if section:  # the options of an absent section can be set: that creates it
+            yield from _walk(section, value if isinstance(value, dict) else {}, path)
+
+
+def _walk_component(path: Path, value: Any, slot: Slot) -> Iterator[_Option]:
+    yield _Option(path, value, slot)
+    if isinstance(value, dict) and isinstance(value.get("type"), str):
+        yield from _walk(slot.registry.get(value["type"]), value, path)
+
+
+def _parse_value(given: Any, old: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        value = json.loads(given)
+    except ValueError:
+        return given
+    # `--set name=2024` names a run 2024: where a text stood, digits stay a text.
+    return given if isinstance(old, str) and isinstance(value, int | float) else value
+
+
+def _component(option: _Option, name: str) -> dict[str, Any]:
+    if isinstance(option.value, dict) and option.value.get("type") == name:
+        return option.value
+    assert option.slot is not None  # see _Option.is_component
+    try:  # filled, so that a later edit finds its options
+        return cast(dict[str, Any], option.slot.registry.parse(name).model_dump(mode="json"))
+    except ValueError:
+        return {"type": name}  # unknown, or with required options: the check of the whole spec says so
+
+
+def _replaced(node: Any, path: Path, value: Any) -> Any:
+    if not path:
+        return value
+    if isinstance(node, list):
+        position = int(path[0])
+        return [*node[:position], _replaced(node[position], path[1:], value), *node[position + 1 :]]
+    return {**(node or {}), path[0]: _replaced((node or {}).get(path[0]), path[1:], value)}
+
+
+def _find(options: list[_Option], given: str) -> _Option:
+    wanted = tuple(given.strip().split("."))
+    found = [option for option in options if option.ends_in(wanted)]
+    exact = [option for option in found if option.path == wanted]
+    # `cf.dim` is the ranker's, not that of the fifth floor: a place in a list has to be named while there is a choice.
+    outside = [option for option in found if not any(part.isdigit() for part in option.path[: -len(wanted)])]
+    found = exact or outside or found
+    if not found:
+        owners = [option for option in options if option.free and option.ends_in(wanted[:-1])]
+        found = [_Option((*owner.path, wanted[-1]), None) for owner in owners]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInputError(f"{given!r} is ambiguous: {', '.join(option.name for option in found)}")
+    raise _not_found(options, given, wanted)
+
+
+def _not_found(options: list[_Option], given: str, wanted: Path) -> BadInputError:
+    owner = next((option for option in options if option.is_component and option.ends_in(wanted[:-1])), None)
+    if owner and owner.value is None:
+        return BadInputError(f"no option {given!r}: {owner.name} is null; swap a component in first")
+    if owner:
+        names = [option.path[-1] for option in options if option.path[:-1] == owner.path and option.path[-1] != "type"]
+        what = f"{owner.name} is {owner.value['type']!r}, whose options are: {', '.join(names) or 'none'}"
+        return BadInputError(f"no option {given!r}{did_you_mean(wanted[-1], names) or ':'} {what}")
+    suffixes = dict.fromkeys(".".join(option.path[start:]) for option in options for start in range(len(option.path)))
+    if all(option.is_component for option in options):
+        known = ", ".join(option.name for option in options if not any(part.isdigit() for part in option.path))
+        return BadInputError(f"no slot {given!r}{did_you_mean(given, suffixes) or '.'} Known: {known}")
+    return BadInputError(f"no option {given!r}{did_you_mean(given, suffixes) or '.'} `gensr spec show` lists them all")
+
+
+def _halves(text: str, flag: str, form: str) -> tuple[str, str]:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise BadInputError(f"{flag} {text!r}: expected {form}")
+    return path.strip(), value.strip()

@@ -1,0 +1,122 @@
+"""Contextual history: what an event means beside the others, when it happened, and whether it was a search."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gensr.data.tasks import Task
+
+
+class Block(nn.Module):
+    """One post-LN transformer encoder block: self-attention, then a ReLU network, each with residual and layer norm.
+
+    Inputs ``[B, L, dim]`` and keys ``[B, L]`` bool (True = may be attended to, at least one per row); output
+    ``[B, L, dim]``. The same computation as `torch.nn.TransformerEncoderLayer`, without its nested-tensor path, whose
+    results depend on mode and version where a row is fully masked.
+    """
+
+    def __init__(self, dim: int, *, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.inner = nn.Linear(dim, hidden)
+        self.outer = nn.Linear(hidden, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, keys: Tensor) -> Tensor:
+        """Apply the block."""
+        x = self.norm1(x + self._drop(self._attend(x, keys)))
+        return cast(Tensor, self.norm2(x + self._drop(self.outer(self._drop(F.relu(self.inner(x)))))))
+
+    def _attend(self, x: Tensor, keys: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, H, L, dim/H]
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys[:, None, None, :], dropout_p=dropout)
+        return cast(Tensor, self.out(mixed.transpose(1, 2).flatten(2)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+def positions_from_newest(mask: Tensor) -> Tensor:
+    """How many real events follow each event: 0 for the newest, int64 [B, L]; 0 on padding.
+
+    Counted from the newest, an event's position changes neither with the padding nor with how much older past is kept.
+    """
+    following = mask.flip(1).cumsum(1).flip(1) - 1
+    return following.masked_fill(~mask, 0)
+
+
+class TransformerHistoryEncoder(nn.Module):
+    """Transformer encoder over a view of the history, with positions and task types (GenSR eq. 3-4).
+
+    Args:
+        dim: width in and out.
+        max_length: longest history it will see.
+        layers: blocks.
+        heads: attention heads; divides `dim`.
+        hidden: width of the feed-forward part; None: `dim`, as in the released code.
+        dropout: in training, on attention weights and on the output of every part.
+        positions: learn positions, counted from the newest event. Off, the order of events does not matter.
+        task_types: learn whether an event was a recommendation or a search.
+
+    Inputs: x ``[B, L, dim]``, mask ``[B, L]`` (True = real), task int64 ``[B, L]`` (0 = padding) or None. Output
+    ``[B, L, dim]``: 0 on padding; for an empty history one learned vector at every position, so that position 0 can be
+    read without asking.
+
+    Raises:
+        ValueError: `heads` does not divide `dim`, or a history is longer than `max_length`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        max_length: int,
+        layers: int = 1,
+        heads: int = 2,
+        hidden: int | None = None,
+        dropout: float = 0.1,
+        positions: bool = True,
+        task_types: bool = True,
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"heads={heads} does not divide dim={dim}: every head gets the same share of the width")
+        self.max_length, self.dropout = max_length, dropout
+        self.positions = nn.Embedding(max_length, dim) if positions else None
+        self.task_types = nn.Embedding(max(Task) + 1, dim, padding_idx=0) if task_types else None
+        self.empty = nn.Parameter(torch.empty(dim))
+        blocks = [Block(dim, heads=heads, hidden=hidden or dim, dropout=dropout) for _ in range(layers)]
+        self.blocks = nn.ModuleList(blocks)
+        nn.init.normal_(self.empty, std=0.02)
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=0.02)
+        if self.task_types is not None:
+            nn.init.normal_(self.task_types.weight[1:], std=0.02)
+
+    def forward(self, x: Tensor, mask: Tensor, task: Tensor | None = None) -> Tensor:
+        """Encode histories."""
+        if x.shape[1] > self.max_length:
+            raise ValueError(f"history of {x.shape[1]} slots; the encoder was built for max_length={self.max_length}")
+        real = mask.unsqueeze(-1)  # [B, L, 1]
+        x = x.masked_fill(~real, 0.0)  # whatever stands under the mask, NaN included
+        if self.positions is not None:
+            x = x + self.positions(positions_from_newest(mask))
+        if self.task_types is not None and task is not None:
+            x = x + self.task_types(task)
+        x = F.dropout(x, self.dropout, self.training)
+        some = mask.any(1, keepdim=True)  # [B, 1]
+        keys = mask | ~some  # a row without a key to attend to would be NaN; what it yields is replaced below
+        for block in self.blocks:
+            x = block(x, keys)
+        return torch.where(some.unsqueeze(-1), x.masked_fill(~real, 0.0), self.empty.to(x.dtype))

@@ -1,0 +1,97 @@
+"""Item text as the backbone itself sees it: the mean of its token embeddings, shared with it and trained with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from gensr.backbones.base import Backbone
+
+CHUNK = 4096
+"""Items embedded at once when the whole catalogue is: bounds memory at CHUNK * length * width numbers."""
+
+
+def mean_embedding(ids: Tensor, backbone: Backbone) -> Tensor:
+    """Mean over the real tokens of each row.
+
+    Args:
+        ids: int64 [n, T], 0 = padding.
+        backbone: supplies ``embed(ids) -> [n, T, D]``.
+
+    Returns:
+        [n, D]; 0 for a row without tokens.
+    """
+    real = (ids != 0).unsqueeze(-1)  # [n, T, 1]
+    total = (backbone.embed(ids) * real).sum(1)
+    return total / real.sum(1).clamp(min=1)
+
+
+def _refresh(encoder: TokenMeanEncoder, _: object) -> None:
+    encoder.refresh()
+
+
+class TokenMeanEncoder(nn.Module):
+    """Mean of the backbone's token embeddings of an item's text (GenSR section 4.1.1; ``s_v`` in eq. 7).
+
+    Args:
+        texts: item texts by row; row 0, the padding, is empty.
+        backbone: supplies ``width``, ``tokenize(texts, length) -> int64 [n, length]`` (0 = padding) and
+            ``embed(ids) -> [..., width]``. It is used, not owned: its weights are saved, moved and trained where it is
+            registered, not here.
+        length: tokens read of a text.
+
+    ``forward(items int64 [...]) -> [..., width]``. With gradients, each distinct item of a call is embedded once. In
+    eval mode without gradients, rows come from a table of the whole catalogue that is computed at first use and
+    dropped by ``train()`` and by loading weights; who changes the backbone's weights otherwise calls `refresh`.
+    """
+
+    ids: Tensor
+    _table: Tensor | None
+
+    def __init__(self, texts: Sequence[str], *, backbone: Backbone, length: int) -> None:
+        super().__init__()
+        self._backbone = (backbone,)  # a tuple hides it from nn.Module, which would register it a second time
+        self.length = length
+        self.register_buffer("ids", backbone.tokenize(list(texts), length), persistent=False)
+        self.register_buffer("_table", None, persistent=False)
+        self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
+
+    @property
+    def backbone(self) -> Backbone:
+        """The language model whose embeddings are read."""
+        return self._backbone[0]
+
+    @property
+    def width(self) -> int:
+        """Width of the vectors: the backbone's."""
+        return int(self.backbone.width)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Vectors [..., width] of item rows [...]."""
+        if self.training or torch.is_grad_enabled():
+            distinct, place = torch.unique(items, return_inverse=True)
+            # F.embedding and not indexing: its backward pass on CPU adds in a fixed order.
+            return F.embedding(place, mean_embedding(self.ids[distinct], self.backbone))
+        if self._table is None:
+            self._table = torch.cat([mean_embedding(part, self.backbone) for part in torch.split(self.ids, CHUNK)])
+        return F.embedding(items, self._table)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Vectors [n, width] of texts, whether or not the catalogue has them."""
+        ids = self.backbone.tokenize(list(texts), self.length).to(self.ids.device)
+        return mean_embedding(ids, self.backbone)
+
+    def refresh(self) -> None:
+        """Forget the table of the catalogue, after the backbone's weights have changed in eval mode."""
+        self._table = None
+
+    def train(self, mode: bool = True) -> TokenMeanEncoder:
+        """See `torch.nn.Module.train`; going back to training drops the table."""
+        if mode:
+            self.refresh()
+        return super().train(mode)

@@ -1,0 +1,276 @@
+"""From a spec to a finished run: data, ranker, training, evaluation, each stage kept so that nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gensr.cache import StageCache
+from gensr.device import choose_device
+from gensr.errors import BadInputError
+from gensr.files import locked, new_folder, traceless, write_json, write_text
+from gensr.progress import Progress
+from gensr.runs import CATALOGUE, MANIFEST, METRICS, MODEL, PREDICTIONS, REPORT, SPEC, Run, metric_options
+from gensr.spec import PipelineSpec, load_spec
+
+if TYPE_CHECKING:
+    from gensr.data.dataset import Dataset
+    from gensr.evaluation.evaluator import Evaluation
+    from gensr.evaluation.measure import Measurement, Speed
+    from gensr.rankers.base import Ranker, Resources
+    from gensr.training.trainer import TrainingResult
+
+LOCK, LOG = ".lock", "log.txt"
+CHECKPOINTS, CURVE = "checkpoints", "history.jsonl"
+CONTENTS = (SPEC, MANIFEST, METRICS, REPORT, MODEL, PREDICTIONS, CHECKPOINTS, CURVE, LOG)
+"""All that a build writes into a run directory; what `force` deletes."""
+
+
+def build(
+    spec: str | Path | dict[str, Any] | PipelineSpec,
+    *,
+    root: str | Path = "runs",
+    run_dir: str | Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    resume: bool = True,
+    force: bool = False,
+) -> Run:
+    """Build a spec: prepare its data, train its ranker, measure it, and leave a run directory.
+
+    What an interrupted build left is used again: prepared data, CF tables and floors' ranks from ``<root>/.cache``, the
+    training from its newest checkpoint. A finished run is opened as it is.
+
+    Args:
+        spec: a spec, its file, ``"preset:NAME"`` or a mapping.
+        root: folder of runs and their cache.
+        run_dir: the run directory; ``<root>/<name>-<fingerprint8>`` where absent.
+        device: "auto", "cpu" or "cuda".
+        progress: show stages and bars on stderr.
+        resume: continue from the newest checkpoint; otherwise train anew.
+        force: build anew even where the run is finished or the directory holds another run.
+
+    Raises:
+        BadInputError: the spec, the data or the run directory cannot be used; nothing new is left behind.
+        GensrError: training broke off, or the disk is full.
+    """
+    spec, root, device = load_spec(spec), Path(root), choose_device(device)
+    path = Path(run_dir) if run_dir is not None else run_directory(spec, root)
+    shown = Progress(enabled=progress, stages=4 if type(spec.ranker).trainable else 3)
+    cache = StageCache(root / ".cache")
+    with _claimed(path):
+        if not force and _finished(path, spec):
+            shown.note(f"already built: {path}")
+            return Run(path, device=device)
+        return _Build(spec, path, cache, device, shown).run(resume=resume, force=force)
+
+
+def run_directory(spec: PipelineSpec, root: str | Path = "runs") -> Path:
+    """Where `build` puts the run of `spec` when it is not told another place."""
+    return Path(root) / f"{spec.name}-{spec.fingerprint()[:8]}"
+
+
+class _Build:
+    """The stages of one build, in the order of `run`."""
+
+    def __init__(self, spec: PipelineSpec, path: Path, cache: StageCache, device: str, progress: Progress) -> None:
+        self.spec, self.path, self.cache, self.device, self.progress = spec, path, cache, device, progress
+        self.started = time.perf_counter()
+
+    def run(self, *, resume: bool, force: bool) -> Run:
+        """Build everything; an older run is cleared only once the new one is known to have data and a ranker."""
+        from gensr.evaluation.measure import Measurement
+
+        spec, shown = self.spec, self.progress
+        with shown.stage("data", f"data: {spec.data.source.type}"):
+            dataset = self.cache.data(spec.data, progress=shown.enabled)
+        with shown.stage("ranker", f"ranker: {spec.ranker.type}"):
+            resources = self.cache.resources(spec, dataset, device=self.device, progress=shown.enabled)
+            ranker = self._ranker(resources)
+        if force:
+            _clear(self.path)
+        write_text(self.path / SPEC, spec.to_json())
+        shown.log_to(self.path / LOG)
+        measurement = Measurement(spec, dataset, lists=dataset.candidate_names, device=self.device, progress=shown)
+        trained: TrainingResult | None = None
+        if type(spec.ranker).trainable:
+            with shown.stage("training", "training"):
+                trained = self._train(ranker, dataset, measurement, resume=resume)
+        with new_folder(self.path / MODEL) as folder:
+            ranker.save(folder)
+            dataset.catalogue.save(folder / CATALOGUE)
+        with shown.stage("evaluation", "evaluation"):
+            evaluation, speed = self._evaluate(ranker, resources, measurement)
+        self._write(ranker, dataset, evaluation, trained, speed)
+        shown.note(f"built: {self.path}")
+        return Run(self.path, device=self.device)
+
+    def _ranker(self, resources: Resources) -> Ranker:
+        import torch
+
+        # Components initialise themselves from the global generator.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.spec.seed)
+            return self.spec.ranker.build(resources).to(self.device)
+
+    def _train(self, ranker: Ranker, dataset: Dataset, measurement: Measurement, *, resume: bool) -> TrainingResult:
+        from gensr.training.trainer import train
+
+        result = train(
+            ranker,
+            measurement.loader,
+            self.spec.training,
+            negatives=self.spec.data.train_negatives,
+            seed=self.spec.seed,
+            folder=self.path,
+            validate=lambda: measurement.validate(ranker),
+            device=self.device,
+            progress=self.progress,
+            # Of everything the weights depend on: the spec alone does not see a file of events change.
+            fingerprint=f"{self.spec.fingerprint()[:16]}-{dataset.fingerprint[:16]}",
+            resume=resume,
+        )
+        self.progress.note(
+            f"  {result.steps:,} steps, stopped by {result.stopped}; best validation NDCG@5 {result.best:.4f} at step "
+            f"{result.best_step:,}" + (f"; resumed from step {result.resumed_from:,}" if result.resumed_from else "")
+        )
+        return result
+
+    def _evaluate(self, ranker: Ranker, resources: Resources, measurement: Measurement) -> tuple[Evaluation, Speed]:
+        with new_folder(self.path / PREDICTIONS) as folder:
+            evaluation, speed = measurement.test(ranker, resources, self.cache, predictions=folder)
+            evaluation.save(folder)
+        return evaluation, speed
+
+    def _write(
+        self, ranker: Ranker, dataset: Dataset, evaluation: Evaluation, trained: TrainingResult | None, speed: Speed
+    ) -> None:
+        """Metrics, report and, last, the manifest: a run that has one is finished."""
+        from gensr.evaluation.report import report
+
+        metrics = evaluation.metrics(**metric_options(self.spec))
+        write_json(self.path / METRICS, metrics)
+        manifest: dict[str, Any] = {
+            "fingerprint": self.spec.fingerprint(),
+            "seed": self.spec.seed,
+            "command": sys.argv,
+            "versions": _versions(),
+            "device": _device_name(self.device),
+            "data": {"fingerprint": dataset.fingerprint, **dataset.manifest["counts"]},
+            "candidates": dict(evaluation.candidates),
+            "parameters": _parameters(ranker),
+            "training": None if trained is None else asdict(trained),
+            "scoring": speed.summary(),
+            "seconds": {**self.progress.seconds, "total": round(time.perf_counter() - self.started, 3)},
+            "memory_mib": _peak_memory(self.device),
+        }
+        facts = {name: value for name, value in manifest.items() if name not in ("command", "candidates")}
+        title = f"{self.spec.name} ({self.spec.fingerprint()[:8]})"
+        write_text(self.path / REPORT, report(metrics, title=title, audit=dataset.manifest.get("audit"), facts=facts))
+        write_json(self.path / MANIFEST, manifest)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Hold the run directory against other processes; one that a failed build made and left empty goes again.
+
+    Raises:
+        BadInputError: another process holds it.
+    """
+    if path.exists() and not path.is_dir():
+        raise BadInputError(f"{path} is a file, not a run directory")
+    with traceless(path, path.parent), locked(path / LOCK, refuse=f"the run directory {path}"):
+        try:
+            yield
+        except BaseException:
+            if os.listdir(path) == [LOCK]:
+                (path / LOCK).unlink()
+            raise
+
+
+def _finished(path: Path, spec: PipelineSpec) -> bool:
+    """Whether `path` holds the finished run of `spec`.
+
+    Raises:
+        BadInputError: it holds something else.
+    """
+    from gensr.data.dataset import data_fingerprint
+
+    if not (path / SPEC).is_file():
+        others = sorted(set(os.listdir(path)) - {LOCK})
+        if others:
+            raise BadInputError(
+                f"{path} is not empty and no run directory (it holds {others[0]!r}): choose another --run-dir"
+            )
+        return False
+    there, wanted = load_spec(path / SPEC).fingerprint(), spec.fingerprint()
+    if there != wanted:
+        raise BadInputError(
+            f"{path} holds another run: its spec has the fingerprint {there[:16]}, this one {wanted[:16]}. Choose "
+            "another --run-dir, or replace it with --force"
+        )
+    if not (path / MANIFEST).is_file():
+        return False
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    data = data_fingerprint(spec.data)
+    if (manifest["fingerprint"], manifest["data"]["fingerprint"]) != (wanted, data):
+        raise BadInputError(
+            f"{path} was built from other data or by another version of a component; replace it with --force"
+        )
+    return True
+
+
+def _clear(path: Path) -> None:
+    """Delete what builds write, and nothing else."""
+    for name in CONTENTS:
+        entry = path / name
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    import gensr
+
+    names = ("torch", "transformers", "accelerate", "numpy")
+    return {"gensr": gensr.__version__, "python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    return f"cpu ({platform.processor() or platform.machine()}), threads: {torch.get_num_threads()}"
+
+
+def _parameters(ranker: Ranker) -> dict[str, int]:
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in ranker.parameters()]
+    trainable = sum(count for count, trained in counts if trained)
+    total = sum(count for count, _ in counts)
+    return {"total": total, "trainable": trainable, "frozen": total - trainable}
+
+
+def _peak_memory(device: str) -> dict[str, float | None]:
+    """Peak of this process, in MiB, whatever it did before the build."""
+    import torch
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
+    gpu = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+    return {
+        "process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1),
+        "gpu": None if gpu is None else round(gpu, 1),
+    }

@@ -1,0 +1,99 @@
+"""What every ranker is: something that scores the candidates of requests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor, nn
+
+from gensr.data.batch import Batch
+from gensr.data.tasks import Task
+from gensr.errors import BadInputError
+
+if TYPE_CHECKING:
+    from gensr.data.dataset import Catalogue, Dataset
+    from gensr.encoders.cf.table import CFTable
+    from gensr.encoders.config import CFConfig
+
+
+class Losses(NamedTuple):
+    """Result of `Ranker.loss`: the scalar to minimise, and its detached parts by name for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the program supplies to a ranker's config when it builds the ranker.
+
+    Attributes:
+        catalogue: item and query texts.
+        max_history: longest history a batch will hold.
+        seed: for everything random at construction.
+        dataset: the prepared data; None when a saved ranker is reopened.
+        folder: the saved ranker's folder; None when a new one is built.
+        cf_table: fits (or fetches from the cache) the table of a CF config; only while `dataset` is set.
+    """
+
+    catalogue: Catalogue
+    max_history: int
+    seed: int = 0
+    dataset: Dataset | None = None
+    folder: Path | None = None
+    cf_table: Callable[[CFConfig], CFTable] | None = field(default=None, repr=False)
+
+
+class Ranker(nn.Module, ABC):
+    """Scores the candidates of a request.
+
+    Invariants, tested for every registered ranker: a score does not depend on batch mates, candidate order, padding
+    length or values under a mask; padding candidates score -inf; a request with an empty history or an unknown item
+    gets a finite score; a saved and reopened ranker scores identically.
+    """
+
+    tasks: frozenset[Task] = frozenset(Task)
+    """Tasks it can be asked for; a metric of another task is a dash, never a zero."""
+
+    trainable: bool = False
+    """Whether `loss` is to be minimised; the floors have nothing to train."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Tensor:
+        """Scores, float32 [B, C], higher is better, -inf where `batch.cand_mask` is False."""
+
+    def loss(self, batch: Batch) -> Losses:
+        """Training loss of a batch whose `label` is set."""
+        raise BadInputError(f"{type(self).__name__} has nothing to train")
+
+    def hidden_state(self, batch: Batch) -> Tensor:
+        """The last shared representation, [B, C, D], for analyses."""
+        raise NotImplementedError(f"{type(self).__name__} has no hidden state")
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Parameters both tasks train, for gradient-conflict analyses."""
+        return []
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything `RankerConfig.build` needs to reopen it (with ``resources.folder``) into `folder`."""
+
+
+def require_tasks(ranker: Ranker, batch: Batch) -> None:
+    """Raise `BadInputError` where `batch` asks for a task that `ranker` does not do."""
+    asked = {Task(code) for code in batch.task.unique().tolist()}
+    missing = asked - set(ranker.tasks)
+    if missing:
+        able = ", ".join(task.label for task in sorted(ranker.tasks))
+        raise BadInputError(
+            f"{type(ranker).__name__} was asked for {', '.join(t.label for t in sorted(missing))}; it does {able} only"
+        )
+
+
+def mask_padding(scores: Tensor, batch: Batch) -> Tensor:
+    """Float32 scores with -inf on padding candidates."""
+    return scores.float().masked_fill(~batch.cand_mask, float("-inf"))

@@ -1,0 +1,196 @@
+"""The `ranker` kind: GenSR, and the floors every table stands on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from gensr.backbones.config import BACKBONES, BackboneConfig, T5Config
+from gensr.backbones.templates import Layout, TaskTemplates, split_template
+from gensr.encoders.config import (
+    CF_SOURCES,
+    HISTORY_ENCODERS,
+    SEMANTIC_ENCODERS,
+    ALSConfig,
+    CFConfig,
+    HistoryConfig,
+    LightGCNConfig,
+    SemanticConfig,
+    TokensConfig,
+    TransformerConfig,
+)
+from gensr.fusion.config import (
+    CONTRASTIVE_LOSSES,
+    SOFT_FILTERS,
+    ContrastiveConfig,
+    CrossAttentionConfig,
+    InfoNCEConfig,
+    SoftFilterConfig,
+)
+from gensr.registry import ComponentConfig, Registry
+
+if TYPE_CHECKING:
+    from gensr.rankers.base import Ranker, Resources
+
+
+class RankerConfig(ComponentConfig):
+    """Base of rankers."""
+
+    trainable: ClassVar[bool] = False
+
+    def build(self, resources: Resources) -> Ranker:
+        """A new ranker from ``resources.dataset``, or the saved one from ``resources.folder``."""
+        raise NotImplementedError
+
+    def check_precision(self, precision: str) -> None:
+        """Raise `ValueError` with the reason where it cannot be trained in `precision`."""
+
+
+RANKERS = Registry("ranker", RankerConfig, builtins="gensr.rankers.config")
+
+
+@RANKERS.register
+class GenSRConfig(RankerConfig):
+    """GenSR: both views of a history and of a candidate as vectors in a prompt, answered with Yes or No."""
+
+    type: Literal["gensr"] = "gensr"
+    reference = "Zhang et al., GenSR, 2025, sections 4.1-4.2"
+    trainable: ClassVar[bool] = True
+    cf: Annotated[CFConfig, CF_SOURCES] | None = LightGCNConfig()
+    """Collaborative view. Null: the prompt loses that view's two slots."""
+    semantic: Annotated[SemanticConfig, SEMANTIC_ENCODERS] | None = TokensConfig()
+    """Semantic view. Null: the prompt loses that view's two slots."""
+    history: Annotated[HistoryConfig, HISTORY_ENCODERS] | None = TransformerConfig()
+    """Encoder of each view's history. Null: the item vectors are used as they are."""
+    soft_filter: Annotated[SoftFilterConfig, SOFT_FILTERS] | None = CrossAttentionConfig()
+    """Relevance of history items to a candidate. Null: masked mean pooling."""
+    contrastive: Annotated[ContrastiveConfig, CONTRASTIVE_LOSSES] | None = InfoNCEConfig()
+    """Alignment of the two views. Null: no such loss."""
+    backbone: Annotated[BackboneConfig, BACKBONES] = T5Config()
+    """The language model."""
+    layout: Layout = "packed"
+    """`interleaved`: the paper's order, read anew for each candidate. `packed`: a shared prefix and a block a candidate."""
+    templates: TaskTemplates | None = None
+    """Prompt wording; the layout's own where absent."""
+    query_length: PositiveInt = 32
+    """Tokens read of a query; the rest is cut."""
+    cf_dropout: float = Field(0.0, ge=0, lt=1)
+    """Chance of hiding an item's CF vector in training, so that items without one are ranked well."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenSRConfig:
+        dropped = [name for name in ("cf", "semantic") if getattr(self, name) is None]
+        if len(dropped) == 2:
+            raise ValueError("cf and semantic are both null: nothing is left to describe an item; keep one of them")
+        if dropped and self.contrastive is not None:
+            raise ValueError(
+                f"contrastive compares two views, but {dropped[0]} is null; drop it as well: --drop {dropped[0]}+contrastive"
+            )
+        if self.templates is not None and self.layout == "packed":
+            for task in ("recommendation", "search"):
+                kinds = [kind for kind, _ in split_template(getattr(self.templates, task))]
+                if "query" in kinds[kinds.index("slot") :]:
+                    raise ValueError(
+                        f"the {task} template has {{query}} after the first vector; in the packed layout the query belongs "
+                        "to the prefix: move it before the first vector, or use layout 'interleaved'"
+                    )
+        return self
+
+    def check_precision(self, precision: str) -> None:
+        """See `RankerConfig.check_precision`."""
+        self.backbone.check_precision(precision)
+
+    def build(self, resources: Resources) -> Ranker:
+        """See `RankerConfig.build`."""
+        from gensr.rankers.gensr import build_gensr
+
+        return build_gensr(self, resources)
+
+
+@RANKERS.register
+class RandomConfig(RankerConfig):
+    """Scores by a hash of request and candidate: what knowing nothing gives."""
+
+    type: Literal["random"] = "random"
+
+    def build(self, resources: Resources) -> Ranker:
+        """See `RankerConfig.build`."""
+        from gensr.rankers.floors import RandomRanker
+
+        return RandomRanker(seed=resources.seed)
+
+
+@RANKERS.register
+class PopularityConfig(RankerConfig):
+    """Training interactions of the item: recommendation events for recommendation, search events for search."""
+
+    type: Literal["popularity"] = "popularity"
+
+    def build(self, resources: Resources) -> Ranker:
+        """See `RankerConfig.build`."""
+        from gensr.rankers.floors import PopularityRanker
+
+        return PopularityRanker.build(resources)
+
+
+@RANKERS.register
+class QueryPopularityConfig(RankerConfig):
+    """Training clicks of the item under this query, popularity on ties."""
+
+    type: Literal["query_popularity"] = "query_popularity"
+
+    def build(self, resources: Resources) -> Ranker:
+        """See `RankerConfig.build`."""
+        from gensr.rankers.floors import QueryPopularityRanker
+
+        return QueryPopularityRanker.build(resources)
+
+
+@RANKERS.register
+class LexicalConfig(RankerConfig):
+    """BM25 of the query against the item text, through bm25s."""
+
+    type: Literal["lexical"] = "lexical"
+    reference = "Robertson, Zaragoza, 2009; Lu, bm25s, 2024"
+    k1: float = Field(1.5, gt=0)
+    """Saturation of term counts."""
+    b: float = Field(0.75, ge=0, le=1)
+    """Length normalisation."""
+
+    def build(self, resources: Resources) -> Ranker:
+        """See `RankerConfig.build`."""
+        from gensr.rankers.lexical import LexicalRanker
+
+        return LexicalRanker(resources.catalogue, k1=self.k1, b=self.b)
+
+
+@RANKERS.register
+class CFRankerConfig(RankerConfig):
+    """Mean similarity of the candidate's CF vector to those of the history."""
+
+    type: Literal["cf"] = "cf"
+    reference = "item-item scoring; Sarwar et al., WWW 2001"
+    cf: Annotated[CFConfig, CF_SOURCES] = ALSConfig()
+    """Where the vectors come from."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    """How two vectors are compared."""
+
+    def build(self, resources: Resources) -> Ranker:
+        """See `RankerConfig.build`."""
+        from gensr.rankers.floors import CFRanker
+
+        return CFRanker.build(resources, self)
+
+
+@RANKERS.register
+class InHistoryConfig(RankerConfig):
+    """1 where the candidate stands in the history: an alarm for leaks, near chance on clean data."""
+
+    type: Literal["in_history"] = "in_history"
+
+    def build(self, resources: Resources) -> Ranker:
+        """See `RankerConfig.build`."""
+        from gensr.rankers.floors import InHistoryRanker
+
+        return InHistoryRanker()

@@ -1,0 +1,246 @@
+"""A run on disk, opened: rank with it, read its numbers, measure it again. Needs nothing but its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gensr.device import choose_device
+from gensr.errors import BadInputError, did_you_mean
+from gensr.requests import AnyItem, Item, Request, encode, item_id
+from gensr.spec import PipelineSpec, load_spec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gensr.data.batch import Batch
+    from gensr.data.catalogue import Catalogue
+    from gensr.rankers.base import Ranker
+
+__all__ = ["Item", "Ranked", "Request", "Run", "evaluate", "open_run"]
+
+SPEC, MANIFEST, METRICS, REPORT = "spec.json", "manifest.json", "metrics.json", "report.md"
+MODEL, CATALOGUE, PREDICTIONS = "model", "catalogue", "predictions"
+
+
+class Ranked(NamedTuple):
+    """One item of a ranking: raw id, score, rank from 1."""
+
+    item: str
+    score: float
+    rank: int
+
+
+class Run:
+    """A built spec. The ranker is loaded when first used.
+
+    Args:
+        path: the run directory.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    def __init__(self, path: Path, *, device: str = "auto") -> None:
+        self.path, self._device = Path(path), device
+        if not (self.path / MODEL).is_dir() or not (self.path / SPEC).is_file():
+            raise _no_run(self.path)
+
+    @cached_property
+    def spec(self) -> PipelineSpec:
+        """The filled spec it was built from."""
+        return load_spec(self.path / SPEC)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Versions, hashes, seconds, memory; absent until the run is finished."""
+        return self._json(MANIFEST)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """What the evaluation found; `gensr.evaluation.report` describes it. Absent until the run is finished."""
+        return self._json(METRICS)
+
+    @cached_property
+    def device(self) -> str:
+        """Where it scores."""
+        return choose_device(self._device)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The items and queries it was built with."""
+        from gensr.data.catalogue import Catalogue
+
+        return Catalogue.load(self.path / MODEL / CATALOGUE)
+
+    @cached_property
+    def ranker(self) -> Ranker:
+        """The trained ranker, in evaluation mode."""
+        from gensr.rankers.base import Resources
+
+        folder, spec = self.path / MODEL, self.spec
+        resources = Resources(self.catalogue, max_history=spec.data.max_history, seed=spec.seed, folder=folder)
+        return spec.ranker.build(resources).to(self.device).eval()
+
+    def rank(
+        self,
+        history: Sequence[AnyItem] = (),
+        query: str | None = None,
+        candidates: Sequence[AnyItem] = (),
+        *,
+        k: int | None = None,
+    ) -> list[Ranked]:
+        """Rank `candidates` for a user who is nothing but a history.
+
+        Args:
+            history: past events, oldest first: raw ids, `Item`s, or ``{"item": id, "task": "search", "query": "..."}``.
+            query: what is searched; without one it is a recommendation.
+            candidates: raw ids; an item the run does not know as ``{"id": ..., "title": ...}`` or `Item`.
+            k: keep the best k; all where absent.
+
+        Returns:
+            Best first; equal scores in the order given.
+
+        Raises:
+            BadInputError: an unknown id without text, a candidate twice, none at all, or an empty query.
+        """
+        return self.rank_many([Request(history, query, candidates)], k=k)[0]
+
+    def rank_many(
+        self, requests: Iterable[Request | Mapping[str, Any]], *, k: int | None = None, batch_size: int = 64
+    ) -> list[list[Ranked]]:
+        """`rank` for many requests, `batch_size` at a time; objects with history, query and candidates do as well."""
+        parsed = [Request.parse(request) for request in requests]
+        results = []
+        for begin in range(0, len(parsed), batch_size):
+            part = parsed[begin : begin + batch_size]
+            scores = self._score(encode(part, self.catalogue, max_history=self.spec.data.max_history))
+            for request, row in zip(part, scores, strict=True):
+                ids = [item_id(candidate) for candidate in request.candidates]
+                results.append(_best(ids, row[: len(ids)], k))
+        return results
+
+    def search(self, query: str, k: int = 10, *, history: Sequence[AnyItem] = (), chunk: int = 256) -> list[Ranked]:
+        """The best `k` of the whole catalogue for `query`, scored `chunk` items at a time."""
+        return self._over_catalogue(Request(history, query), k, chunk)
+
+    def recommend(self, history: Sequence[AnyItem] = (), k: int = 10, *, chunk: int = 256) -> list[Ranked]:
+        """The best `k` of the whole catalogue after `history`, items of the history included."""
+        return self._over_catalogue(Request(history), k, chunk)
+
+    def _over_catalogue(self, request: Request, k: int, chunk: int) -> list[Ranked]:
+        import numpy as np
+        import torch
+
+        ids = self.catalogue.item_ids
+        # Any candidate will do here: the rows below take its place.
+        asked = Request(request.history, request.query, [ids[1]])
+        batch = encode([asked], self.catalogue, max_history=self.spec.data.max_history)
+        scores = []
+        for rows in torch.split(torch.arange(1, len(ids)), chunk):
+            cand = rows.unsqueeze(0)
+            chunked = batch.replace(cand=cand, cand_mask=cand > 0, label=torch.zeros(cand.shape))
+            scores.append(self._score(chunked)[0])
+        return _best(ids[1:], np.concatenate(scores), k)
+
+    def _score(self, batch: Batch) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            scores: np.ndarray = self.ranker.score(batch.to(self.device)).float().cpu().numpy()
+        return scores
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BadInputError(
+                f"the run {self.path} is not finished: it has no {name}; build its spec again"
+            ) from None
+        except ValueError as error:
+            raise BadInputError(f"{self.path / name} is damaged: {error}") from None
+        return content
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+def open_run(path: str | Path, *, device: str = "auto") -> Run:
+    """Open a run directory.
+
+    Raises:
+        BadInputError: there is no run, or it holds no trained model yet.
+    """
+    return Run(Path(path), device=device)
+
+
+def evaluate(
+    run: Run,
+    *,
+    tasks: Iterable[str] | None = None,
+    candidates: Iterable[str] | None = None,
+    max_requests: int | None = None,
+    root: str | Path | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measure a run again on its test requests; the run directory stays as it is.
+
+    Args:
+        run: a run with a trained model.
+        tasks: as many of the tasks as wanted; those of the spec where absent.
+        candidates: names of candidate lists; all where absent.
+        max_requests: requests per task; the spec's where absent.
+        root: folder whose ``.cache`` holds the prepared data; the run's parent where absent. Data that are not there
+            are prepared from the spec's source.
+        progress: show progress on stderr.
+
+    Returns:
+        The structure of ``metrics.json``.
+
+    Raises:
+        BadInputError: the source no longer holds the data the run was built from; an unknown task or list.
+    """
+    from gensr.cache import StageCache
+    from gensr.evaluation.measure import Measurement
+    from gensr.progress import Progress
+
+    changes = {"tasks": tasks and tuple(tasks), "max_requests": max_requests}
+    options = run.spec.evaluation.model_dump() | {name: value for name, value in changes.items() if value is not None}
+    spec = load_spec(run.spec.model_dump() | {"evaluation": options})
+    shown = Progress(enabled=progress)
+    cache = StageCache(Path(root if root is not None else run.path.parent) / ".cache")
+    dataset = cache.data(spec.data, progress=progress)
+    built_from = run.manifest["data"]["fingerprint"]
+    if dataset.fingerprint != built_from:
+        raise BadInputError(
+            f"the source of {run.path} has changed: the run was built from data {built_from[:16]}, the source now "
+            f"gives {dataset.fingerprint[:16]}"
+        )
+    lists = list(candidates) if candidates is not None else dataset.candidate_names
+    measurement = Measurement(spec, dataset, lists=lists, device=run.device, progress=shown)
+    resources = cache.resources(spec, dataset, device=run.device, progress=progress)
+    evaluation, _ = measurement.test(run.ranker, resources, cache)
+    return evaluation.metrics(**metric_options(spec))
+
+
+def metric_options(spec: PipelineSpec) -> dict[str, Any]:
+    """How a spec wants ranks turned into numbers: arguments of `Evaluation.metrics`."""
+    options = spec.evaluation
+    return {"metrics": options.metrics, "ties": options.ties, "bootstrap": options.bootstrap, "seed": spec.data.seed}
+
+
+def _best(ids: Sequence[str], scores: np.ndarray, k: int | None) -> list[Ranked]:
+    """`ids` by falling score; equal scores keep their order, NaN comes last."""
+    order = (-scores).argsort(kind="stable")[:k].tolist()
+    return [Ranked(ids[place], float(scores[place]), rank) for rank, place in enumerate(order, start=1)]
+
+
+def _no_run(path: Path) -> BadInputError:
+    if (path / SPEC).is_file():
+        return BadInputError(f"the run {path} holds no trained model yet; build its spec again to go on")
+    parent = path.parent
+    known = [folder.name for folder in parent.iterdir() if (folder / SPEC).is_file()] if parent.is_dir() else []
+    hint = did_you_mean(path.name, known) or "."
+    runs = f" Runs in {parent}: {', '.join(sorted(known))}" if known else ""
+    return BadInputError(f"{path} is no run directory{hint}{runs}")

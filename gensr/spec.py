@@ -1,0 +1,370 @@
+"""The spec: everything that defines a run, as one validated, frozen value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import reprlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import to_jsonable_python
+
+from gensr.data.config import CANDIDATES, CandidatesConfig, UniformConfig
+from gensr.data.sources.config import SOURCES, SourceConfig
+from gensr.data.tasks import parse_task
+from gensr.errors import BadInputError, did_you_mean
+from gensr.rankers.config import (
+    RANKERS,
+    CFRankerConfig,
+    GenSRConfig,
+    InHistoryConfig,
+    LexicalConfig,
+    PopularityConfig,
+    QueryPopularityConfig,
+    RandomConfig,
+    RankerConfig,
+)
+from gensr.registry import ComponentConfig, Section
+
+ItemField = Literal["title", "categories"]
+T = TypeVar("T")
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if not values:
+        raise ValueError("expected at least one")
+    twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    if twice:
+        raise ValueError(f"given more than once: {', '.join(map(str, twice))}")
+    return values
+
+
+# Checked once the members are right: a length constraint would count a wrong member as a missing one.
+Distinct = AfterValidator(_distinct)
+
+
+class DataSpec(Section):
+    """Which log, and how it becomes requests and candidates."""
+
+    source: Annotated[SourceConfig, SOURCES] = Field(default_factory=lambda: SOURCES.parse("demo"))
+    """Where the log comes from."""
+    item_text: Annotated[tuple[ItemField, ...], Distinct] = ("title", "categories")
+    """Fields that make an item's text, in order."""
+    users: PositiveInt | None = None
+    """Keep this many users, drawn with `seed`; all where absent."""
+    seed: NonNegativeInt = 42
+    """Draws users and candidate lists; apart from the run's seed, so that a study's seeds share their candidates."""
+    max_history: PositiveInt = 20
+    """Newest events of a user that a request sees, both tasks together."""
+    split: Literal["leave_one_out"] = "leave_one_out"
+    """Per user and task: last event for test, the one before for validation; fewer than three events only train."""
+    train_negatives: PositiveInt = 4
+    """Uniform negatives beside each training positive, drawn anew every epoch."""
+    candidates: tuple[Annotated[CandidatesConfig, CANDIDATES], ...] = (UniformConfig(),)
+    """Candidate lists; the first selects models, all are reported."""
+
+    @field_validator("item_text", mode="before")
+    @classmethod
+    def _one_field(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("candidates", mode="before")
+    @classmethod
+    def _one_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | dict | CandidatesConfig) else value
+
+    @field_validator("candidates")
+    @classmethod
+    def _distinct_lists(cls, value: tuple[CandidatesConfig, ...]) -> tuple[CandidatesConfig, ...]:
+        _distinct(tuple(config.name for config in value))
+        return value
+
+
+class TrainingSpec(Section):
+    """How a ranker is trained. Steps count optimiser updates; a batch holds requests, each with its candidates."""
+
+    epochs: PositiveInt = 10
+    """Most passes over the training requests."""
+    max_steps: PositiveInt | None = None
+    """Stop after this many updates, whatever the epoch."""
+    batch_size: PositiveInt = 128
+    """Requests per update; each scores one positive and `data.train_negatives` negatives."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak AdamW step size."""
+    weight_decay: NonNegativeFloat = 1e-3
+    """Decoupled decay of tensors with two or more dimensions."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the step size falls after the warm-up."""
+    warmup_steps: NonNegativeInt = 200
+    """Updates in which the step size rises from 0."""
+    clip_norm: PositiveFloat = 1.0
+    """Largest global gradient norm."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass; weights stay float32."""
+    evaluate_every: PositiveInt | None = None
+    """Updates between validations; one epoch where absent."""
+    patience: NonNegativeInt = 3
+    """Validations without a better mean NDCG@5 of both tasks before training stops; 0 = never."""
+    validation_requests: PositiveInt | None = 2000
+    """Validation requests per task, drawn once with the data seed; all where null."""
+    checkpoint_every: PositiveInt | None = None
+    """Updates between checkpoints, beside those at validations."""
+    log_every: PositiveInt = 20
+    """Updates between lines of the training curve."""
+
+
+def _floors() -> tuple[RankerConfig, ...]:
+    return (
+        RandomConfig(),
+        PopularityConfig(),
+        LexicalConfig(),
+        QueryPopularityConfig(),
+        CFRankerConfig(),
+        InHistoryConfig(),
+    )
+
+
+class EvaluationSpec(Section):
+    """What is measured, and how."""
+
+    metrics: Annotated[tuple[str, ...], Distinct] = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")
+    """`recall@k`, `ndcg@k`, `mrr`."""
+    tasks: Annotated[tuple[str, ...], Distinct] = ("search", "recommendation")
+    """Tasks to report."""
+    ties: Literal["expected", "optimistic", "pessimistic"] = "expected"
+    """Where the truth stands among equal scores."""
+    floors: tuple[Annotated[RankerConfig, RANKERS], ...] = Field(default_factory=_floors)
+    """Rankers reported beside the trained one."""
+    ablations: bool = True
+    """Also report search with shuffled queries and recommendation with empty histories."""
+    bootstrap: NonNegativeInt = 1000
+    """Resamples of the requests for confidence intervals; 0 = none."""
+    batch_size: PositiveInt = 64
+    """Requests scored at once."""
+    max_requests: PositiveInt | None = None
+    """Test requests per task, drawn once with the data seed; all where absent."""
+
+    @field_validator("metrics", "tasks", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            kind, _, k = name.partition("@")
+            if not ((kind in ("recall", "ndcg") and k.isdigit() and int(k) > 0) or name == "mrr"):
+                hint = did_you_mean(name, ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")) or "."
+                raise ValueError(f"no metric named {name!r}{hint} Known: recall@k, ndcg@k, mrr")
+        return value
+
+    @field_validator("tasks")
+    @classmethod
+    def _known_tasks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return _distinct(tuple(parse_task(name).label for name in value))
+        except BadInputError as error:
+            raise ValueError(str(error)) from None
+
+
+def _file_keys(schema: dict[str, Any]) -> None:
+    """Tell editors about the keys that a spec file may have and `read_spec` takes away."""
+    schema["properties"]["extends"] = {"type": "string", "description": 'Spec file or "preset:NAME" to start from.'}
+    schema["properties"]["$schema"] = {"type": "string"}
+
+
+class PipelineSpec(Section):
+    """A complete run: data, ranker, training, evaluation."""
+
+    model_config = ConfigDict(json_schema_extra=_file_keys)
+
+    version: Literal[1] = 1
+    """Version of the spec format."""
+    name: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "gensr"
+    """Names the run's folder."""
+    seed: NonNegativeInt = 42
+    """Initial weights, order of training requests, training negatives, dropout."""
+    data: DataSpec = Field(default_factory=DataSpec)
+    ranker: Annotated[RankerConfig, RANKERS] = Field(default_factory=GenSRConfig)
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+
+    @model_validator(mode="after")
+    def _precision(self) -> PipelineSpec:
+        try:
+            self.ranker.check_precision(self.training.precision)
+        except ValueError as error:
+            raise ValueError(f"training.precision: {error}") from None
+        return self
+
+    def fingerprint(self) -> str:
+        """Hash of everything but names: see `fingerprint`."""
+        return fingerprint(self.model_copy(update={"name": "gensr"}))
+
+    def to_json(self) -> str:
+        """The filled spec as indented JSON; reading it gives an equal spec."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def fingerprint(value: Any) -> str:
+    """Hash a config: its non-default values, component types and `revision`s, as 64 hexadecimal digits.
+
+    Options left at their default do not count, so adding an option with a default leaves old fingerprints alone.
+    """
+    text = json.dumps(_essence(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _essence(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_essence(item) for item in value]
+    if not isinstance(value, Section):
+        return to_jsonable_python(value)
+    essence: dict[str, Any] = {}
+    if isinstance(value, ComponentConfig):
+        essence = {"type": value.type, "revision": value.revision}
+    elif value.revision > 1:
+        essence = {"revision": value.revision}
+    for name, field in type(value).model_fields.items():
+        item = getattr(value, name)
+        default = field.get_default(call_default_factory=True, validated_data={})
+        inner = _essence(item)
+        # Sections and components count even where they are the default: their revision may rise.
+        if name != "type" and (item != default or (_has_sections(item) and inner != {})):
+            essence[name] = inner
+    return essence
+
+
+def _has_sections(value: Any) -> bool:
+    return any(isinstance(item, Section) for item in (value if isinstance(value, tuple | list) else (value,)))
+
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Names usable as ``preset:<name>``."""
+    return sorted(path.stem for path in PRESETS.glob("*.json"))
+
+
+def load_spec(source: str | Path | dict[str, Any] | PipelineSpec) -> PipelineSpec:
+    """Read a spec from a file (.json, .yaml, .toml), a preset (``"preset:demo"``) or a mapping.
+
+    Raises:
+        BadInputError: names every problem of the spec at once, each with its path.
+    """
+    if isinstance(source, PipelineSpec):
+        return source
+    return validate(read_spec(source), origin=source if isinstance(source, str | Path) else "spec")
+
+
+def validate(data: dict[str, Any], *, origin: str | Path = "spec") -> PipelineSpec:
+    """Check a mapping and fill it in; errors as in `load_spec`."""
+    try:
+        return PipelineSpec.model_validate(data)
+    except ValidationError as error:
+        lines = []
+        for line in error.errors():
+            path = ".".join(str(part) for part in line["loc"])
+            message, given = line["msg"].removeprefix("Value error, "), reprlib.repr(line["input"])
+            told = (given if isinstance(line["input"], str) else f"got {given}") in message
+            if not (told or line["type"] == "unknown_option" or isinstance(line["input"], dict | BaseModel)):
+                message += f" (got {given})"
+            lines.append(f"  {path}: {message}" if path else f"  {message}")
+        count = f"{len(lines)} problems" if len(lines) > 1 else "1 problem"
+        raise BadInputError(f"{origin} has {count}:\n" + "\n".join(lines)) from None
+
+
+def read_spec(source: str | Path | dict[str, Any], *, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The raw mapping behind a spec, its ``extends`` merged in but nothing filled."""
+    folder = Path()
+    if isinstance(source, dict):
+        data = dict(source)
+    else:
+        path = _locate(str(source))
+        if path in _seen:
+            raise BadInputError(f"specs extend each other in a circle: {' -> '.join(str(p) for p in (*_seen, path))}")
+        data, folder, _seen = _parse(path), path.parent, (*_seen, path)
+    data.pop("$schema", None)  # where an editor finds `gensr spec schema`; says nothing about the run
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise BadInputError(f'extends: expected a file or "preset:NAME", got {base!r}')
+    return merge(read_spec(base if base.startswith("preset:") else folder / base, _seen=_seen), data)
+
+
+def _locate(source: str) -> Path:
+    if source.startswith("preset:"):
+        name = source.removeprefix("preset:")
+        path = PRESETS / f"{name}.json"
+        if name not in preset_names():
+            hint = did_you_mean(name, preset_names()) or "."
+            raise BadInputError(f"no preset named {name!r}{hint} Known: {', '.join(preset_names())}")
+        return path
+    path = Path(source)
+    if not path.is_file():
+        if source in preset_names():
+            raise BadInputError(f"no spec file {source!r}; did you mean 'preset:{source}'?")
+        near = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
+        raise BadInputError(f"no spec file {source!r}{did_you_mean(path.name, near)}")
+    return path.resolve()
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix in (".yaml", ".yml"):
+            try:
+                import yaml
+            except ModuleNotFoundError:
+                from gensr.errors import MissingExtraError
+
+                raise MissingExtraError("pyyaml", "yaml", f"reading {path}") from None
+            try:
+                data = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(str(error)) from None
+        elif path.suffix == ".toml":
+            import tomllib
+
+            data = tomllib.loads(text)
+        else:
+            data = json.loads(text)
+    except OSError as error:
+        raise BadInputError(f"cannot read the spec {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadInputError(f"{path} is no valid {path.suffix.lstrip('.') or 'JSON'}: {error}") from None
+    if not isinstance(data, dict):
+        raise BadInputError(f"{path}: a spec is an object, got {type(data).__name__}")
+    return data
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, object by object; a component's options survive only while its ``type`` stays the same."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        if isinstance(old, str) and isinstance(value, dict) and value.get("type", old) == old:
+            old = {"type": old}
+        if isinstance(old, dict) and isinstance(value, str) and old.get("type") == value:
+            continue
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("type", old.get("type")) == old.get("type"):
+            value = merge(old, value)
+        result[key] = value
+    return result

@@ -1,0 +1,97 @@
+"""What every history encoder owes its users, as a pytest base class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class HistoryContract:
+    """Derive from it, return your encoder from `make`, and pytest does the rest.
+
+    Example:
+        >>> class TestMyEncoder(HistoryContract):
+        ...     def make(self):
+        ...         return MyEncoder(self.dim, max_length=self.max_length)
+    """
+
+    dim = 8
+    max_length = 6
+
+    def make(self) -> nn.Module:
+        """A new encoder of width `dim` for histories of up to `max_length`."""
+        raise NotImplementedError
+
+    def encoder(self) -> nn.Module:
+        """The encoder under test: seeded, in eval mode."""
+        torch.manual_seed(0)
+        return self.make().eval()
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Histories of 5, 2 and no events: x [3, 5, dim], mask [3, 5], task [3, 5]."""
+        x = torch.randn(3, 5, self.dim, generator=torch.Generator().manual_seed(1))
+        mask = torch.arange(5) < torch.tensor([[5], [2], [0]])
+        return x, mask, torch.tensor([1, 2, 2, 1, 2]) * mask
+
+    def test_shape_is_kept(self) -> None:
+        """[B, L, dim] in and out."""
+        assert self.encoder()(*self.inputs()).shape == (3, 5, self.dim)
+
+    def test_padding_gives_zeros(self) -> None:
+        """Beside real events, padded positions are exactly 0."""
+        assert not self.encoder()(*self.inputs())[1, 2:].any()
+
+    def test_values_under_the_mask_do_not_matter(self) -> None:
+        """Not even NaN."""
+        x, mask, task = self.inputs()
+        encoder = self.encoder()
+        garbage = x.masked_fill(~mask.unsqueeze(-1), float("nan"))
+        torch.testing.assert_close(encoder(x, mask, task), encoder(garbage, mask, task))
+
+    def test_padding_length_does_not_matter(self) -> None:
+        """Cutting padding, or adding it, changes nothing for the events."""
+        x, mask, task = self.inputs()
+        encoder = self.encoder()
+        short = encoder(x[1:, :2], mask[1:, :2], task[1:, :2])
+        torch.testing.assert_close(encoder(x, mask, task)[1:, :2], short, atol=1e-5, rtol=1e-5)
+
+    def test_requests_do_not_see_each_other(self) -> None:
+        """One history alone gives what it gives in a batch."""
+        x, mask, task = self.inputs()
+        encoder = self.encoder()
+        whole = encoder(x, mask, task)
+        for row in range(3):
+            part = slice(row, row + 1)
+            alone = encoder(x[part], mask[part], task[part])
+            torch.testing.assert_close(whole[part], alone, atol=1e-5, rtol=1e-5)
+
+    def test_an_empty_history_gives_one_learned_vector(self) -> None:
+        """Finite, the same for everybody and at every position, and trained."""
+        x, _, task = self.inputs()
+        encoder = self.encoder()
+        empty = encoder(x, torch.zeros(3, 5, dtype=torch.bool), torch.zeros_like(task))
+        assert empty.isfinite().all()
+        assert (empty == empty[0, 0]).all()
+        empty[:, 0].sum().backward()
+        assert any(p.grad is not None and bool(p.grad.any()) for p in encoder.parameters())
+
+    def test_gradients_are_finite(self) -> None:
+        """A batch that holds an empty history trains without NaN."""
+        x, mask, task = self.inputs()
+        encoder = self.encoder().train()
+        x.requires_grad_()
+        encoder(x, mask, task).square().sum().backward()
+        gradients = [leaf.grad for leaf in (x, *encoder.parameters()) if leaf.grad is not None]
+        assert gradients
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+    def test_it_is_deterministic_in_eval_mode(self) -> None:
+        """Scores must be repeatable."""
+        encoder = self.encoder()
+        assert torch.equal(encoder(*self.inputs()), encoder(*self.inputs()))
+
+    def test_the_longest_history_fits(self) -> None:
+        """L = max_length works."""
+        x = torch.randn(2, self.max_length, self.dim)
+        mask = torch.ones(2, self.max_length, dtype=torch.bool)
+        assert self.encoder()(x, mask, mask.long()).isfinite().all()

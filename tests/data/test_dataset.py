@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from gensr.data.config import UniformConfig
+from gensr.data.dataset import Dataset, Split, data_fingerprint, prepare
+from gensr.data.tasks import Task
+from gensr.errors import BadInputError
+from tests.data.logs import data_spec, prepared, random_rows, recs, searches
+
+ROWS = recs("zoe", "3 1 2 5") + searches("adam", "7 8 9", query="red  thing ") + searches("zoe", "2", "blue", start=2)
+
+
+def test_rows_follow_first_appearance_and_the_items_file(tmp_path):
+    data = prepared(ROWS, tmp_path / "d")
+    assert data.user_ids == ["", "zoe", "adam"]
+    assert data.catalogue.queries == ["", "red thing", "blue"]
+    assert data.catalogue.item_ids[:4] == ["", "i1", "i2", "i3"]
+    assert (data.num_users, data.num_items, data.num_queries, data.num_events) == (2, 12, 2, 8)
+    assert data.offsets.tolist() == [0, 0, 5, 8]
+    assert data.item.tolist() == [3, 1, 2, 2, 5, 7, 8, 9]
+    assert data.ordinal.tolist() == [0, 1, 2, 2, 3, 0, 1, 2]
+    assert data.query.tolist() == [0, 0, 0, 2, 0, 1, 1, 1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=random_rows())
+def test_raw_ids_round_trip(rows, tmp_path_factory):
+    data = prepared(rows, tmp_path_factory.mktemp("data") / "d")
+    items, queries = data.catalogue.item_ids, data.catalogue.queries
+    stored = [
+        (data.user_ids[u], items[i], int(t), "src" if task == Task.SEARCH else "rec", queries[q])
+        for u, i, t, task, q in zip(data.user, data.item, data.time, data.task, data.query, strict=True)
+    ]
+    assert sorted(stored) == sorted(rows)
+
+
+def test_arrays_are_memory_mapped_and_typed(tmp_path):
+    data = prepared(ROWS, tmp_path / "d")
+    kinds = dict(
+        user="i4", item="i4", task="i1", query="i4", time="i8", ordinal="i4", split="i1", past="i8", offsets="i8"
+    )
+    for name, kind in kinds.items():
+        array = getattr(data, name)
+        assert isinstance(array, np.memmap)
+        assert array.dtype == np.dtype(kind)
+    for array in data.candidates("uniform-2").lists[Split.TEST]:
+        assert isinstance(array, np.memmap)
+
+
+def test_equal_specs_give_equal_bytes(tmp_path):
+    first, second = prepared(ROWS, tmp_path / "a"), prepared(ROWS, tmp_path / "b")
+    for path in sorted(first.folder.rglob("*.npy")) + [first.folder / "manifest.json"]:
+        assert path.read_bytes() == (second.folder / path.relative_to(first.folder)).read_bytes()
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=random_rows())
+def test_the_order_of_users_in_the_file_does_not_change_what_they_may_see(rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    one = prepared(rows, folder / "a")
+    other = prepared(sorted(rows, key=lambda row: row[0]), folder / "b")  # stable: each user's order is kept
+
+    def sights(data):
+        return sorted(
+            (data.user_ids[u], int(t), int(o)) for u, t, o in zip(data.user, data.time, data.ordinal, strict=True)
+        )
+
+    assert sights(one) == sights(other)
+
+
+def test_matrices_hold_training_events_only(tmp_path):
+    data = prepared(recs("u", "1 1 2 3 4") + searches("u", "5 5 6 7", start=9), tmp_path / "d")
+    ones = data.user_items()
+    assert ones.shape == (2, 13)
+    assert ones.dtype == np.float32
+    assert sorted(zip(*ones.nonzero(), strict=True)) == [(1, 1), (1, 2)]
+    assert ones.max() == 1
+    assert data.query_clicks()[1, 5] == 2
+    assert data.query_clicks().sum() == 2
+    assert data.item_counts(Task.RECOMMENDATION).tolist()[:4] == [0, 2, 1, 0]
+
+
+def test_requests_partition_the_events(tmp_path):
+    data = prepared(ROWS, tmp_path / "d")
+    parts = [data.requests(split) for split in Split]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(data.num_events))
+    searches_only = data.requests(Split.TEST, Task.SEARCH)
+    assert (data.task[searches_only] == Task.SEARCH).all()
+
+
+def test_users_are_drawn_before_queries_and_keep_the_whole_catalogue(tmp_path):
+    rows = [row for n in range(20) for row in recs(f"u{n}", "1 2 3 4") + searches(f"u{n}", "5 6 7", f"query {n}")]
+    data = prepared(rows, tmp_path / "d", users=5)
+    assert data.num_users == 5
+    assert data.num_items == 12
+    assert sorted(data.catalogue.queries[1:]) == sorted(f"query {raw[1:]}" for raw in data.user_ids[1:])
+    assert data.user_ids == prepared(rows, tmp_path / "same", users=5).user_ids
+    assert data.user_ids != prepared(rows, tmp_path / "other", users=5, seed=7).user_ids
+
+
+def test_asking_for_more_users_than_the_log_has_is_an_error(tmp_path):
+    with pytest.raises(BadInputError, match=r"data\.users: 3 users asked for, the log has 2"):
+        prepared(ROWS, tmp_path / "d", users=3)
+
+
+def test_fingerprint_moves_with_the_log_and_the_options_that_matter():
+    spec = data_spec(ROWS)
+    base = data_fingerprint(spec)
+    assert data_fingerprint(data_spec(ROWS)) == base
+    assert data_fingerprint(spec.model_copy(update={"train_negatives": 9})) == base
+    changes = [
+        {"source": data_spec(ROWS[:-1]).source},
+        {"item_text": ("title",)},
+        {"seed": 1},
+        {"users": 2},
+        {"max_history": 5},
+        {"candidates": (UniformConfig(count=3),)},
+    ]
+    moved = {data_fingerprint(spec.model_copy(update=change)) for change in changes}
+    assert len(moved | {base}) == len(changes) + 1
+
+
+def test_an_existing_folder_is_opened_again_and_never_overwritten(tmp_path):
+    first = prepared(ROWS, tmp_path / "d")
+    written = (first.folder / "manifest.json").stat().st_mtime_ns
+    assert prepared(ROWS, tmp_path / "d").fingerprint == first.fingerprint
+    assert (first.folder / "manifest.json").stat().st_mtime_ns == written
+    with pytest.raises(BadInputError, match="prepared from another spec"):
+        prepared(ROWS[:-1], tmp_path / "d")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(BadInputError, match="holds no prepared data"):
+        prepared(ROWS, tmp_path / "mine")
+
+
+def test_nothing_half_written_stays_when_preparing_fails(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk gone")
+
+    monkeypatch.setattr("gensr.data.dataset.audit", fail)
+    with pytest.raises(OSError, match="disk gone"):
+        prepared(ROWS, tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_layout_must_be_prepared_anew(tmp_path):
+    folder = prepared(ROWS, tmp_path / "d").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
+    with pytest.raises(BadInputError, match="has layout 99, this version reads 1: prepare the data again"):
+        Dataset.open(folder)
+
+
+def test_an_unknown_candidate_list_names_the_nearest(tmp_path):
+    data = prepared(ROWS, tmp_path / "d")
+    with pytest.raises(BadInputError, match="no candidate list 'uniform-3'; did you mean 'uniform-2'"):
+        data.candidates("uniform-3")
+
+
+def test_progress_goes_to_stderr(tmp_path, capsys):
+    prepare(data_spec(ROWS), tmp_path / "d", progress=True)
+    captured = capsys.readouterr()
+    assert "drawing candidates uniform-2" in captured.err
+    assert captured.out == ""
