@@ -54,15 +54,36 @@ class StageCache:
         return self.folder / f"data-{data_fingerprint(spec)[:16]}"
 
     def cf_table(
-        self, config: CFConfig, dataset: Dataset, *, seed: int, device: str = "cpu", progress: bool = False
+        self,
+        config: CFConfig,
+        dataset: Dataset,
+        *,
+        seed: int,
+        fold: tuple[int, int] | None = None,
+        device: str = "cpu",
+        progress: bool = False,
     ) -> CFTable:
-        """The table of `config`, fitted on the recommendation events of the training split."""
+        """The table of `config`, fitted on the recommendation events of the training split.
+
+        Args:
+            config: the method.
+            dataset: the prepared data.
+            seed: for the fit.
+            fold: ``(fold, folds)`` to leave one fold of the interactions out (see `gensr.encoders.cf.folds`).
+            device: where to fit.
+            progress: show progress.
+        """
+        from gensr.encoders.cf.folds import without_fold
         from gensr.encoders.cf.table import CFTable
 
-        path = self._path("cf", ".safetensors", fingerprint(config), dataset.fingerprint, seed)
+        key = (fingerprint(config), dataset.fingerprint, seed) + ((fold,) if fold else ())
+        path = self._path("cf", ".safetensors", *key)
         with self.alone(path):
             if not path.exists():
-                config.fit(dataset.user_items(), seed=seed, device=device, progress=progress).save(path)
+                pairs = dataset.user_items()
+                if fold is not None:
+                    pairs = without_fold(pairs, *fold)
+                config.fit(pairs, seed=seed, device=device, progress=progress).save(path)
             return CFTable.load(path)
 
     def resources(
@@ -76,7 +97,9 @@ class StageCache:
             max_history=spec.data.max_history,
             seed=spec.seed,
             dataset=dataset,
-            cf_table=lambda config: self.cf_table(config, dataset, seed=spec.seed, device=device, progress=progress),
+            cf_table=lambda config, fold=None: self.cf_table(
+                config, dataset, seed=spec.seed, fold=fold, device=device, progress=progress
+            ),
         )
 
     def ranks_path(self, floor: RankerConfig, dataset: Dataset, asked: list[Any]) -> Path:

@@ -69,6 +69,7 @@ def build(
     shown = Progress(enabled=progress, stages=4 if type(spec.ranker).trainable else 3)
     cache = StageCache(root / ".cache")
     with _claimed(path):
+        _check_place(path)
         if not force and _finished(path, spec):
             shown.note(f"already built: {path}")
             return Run(path, device=device)
@@ -193,25 +194,29 @@ def _claimed(path: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if os.listdir(path) == [LOCK]:
+            if not (path / SPEC).exists():
                 (path / LOCK).unlink()
             raise
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a folder of other things, even with `force`, which deletes by name."""
+    others = sorted(set(os.listdir(path)) - {LOCK})
+    if others and SPEC not in others:
+        raise BadInputError(
+            f"{path} is not empty and no run directory (it holds {others[0]!r}): choose another --run-dir"
+        )
 
 
 def _finished(path: Path, spec: PipelineSpec) -> bool:
     """Whether `path` holds the finished run of `spec`.
 
     Raises:
-        BadInputError: it holds something else.
+        BadInputError: it holds another run.
     """
     from gensr.data.dataset import data_fingerprint
 
     if not (path / SPEC).is_file():
-        others = sorted(set(os.listdir(path)) - {LOCK})
-        if others:
-            raise BadInputError(
-                f"{path} is not empty and no run directory (it holds {others[0]!r}): choose another --run-dir"
-            )
         return False
     there, wanted = load_spec(path / SPEC).fingerprint(), spec.fingerprint()
     if there != wanted:

@@ -74,7 +74,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One line on the screen and in the log."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
         self._unlogged.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._flush()
 

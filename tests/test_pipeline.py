@@ -91,7 +91,8 @@ def test_the_report_shows_both_tasks_and_the_audit(built):
     text = (built.path / "report.md").read_text()
     assert "search (40 requests)" in text
     assert "recommendation (40 requests)" in text
-    assert "twin leaks" in text
+    assert "## Audits" in text
+    assert "### Data" in text
 
 
 def test_a_finished_run_is_opened_not_built_again(built, monkeypatch):
@@ -234,6 +235,8 @@ def test_a_folder_with_other_things_in_it_is_no_run_directory(tmp_path):
     (tmp_path / "mine/thesis.tex").write_text("")
     with pytest.raises(BadInputError, match=r"no run directory \(it holds 'thesis.tex'\)"):
         quick(tmp_path / "runs", run_dir=tmp_path / "mine")
+    with pytest.raises(BadInputError, match="no run directory"):
+        quick(tmp_path / "runs", run_dir=tmp_path / "mine", force=True)
     assert everything(tmp_path / "mine") == ["thesis.tex"]
     with pytest.raises(BadInputError, match="is a file"):
         quick(tmp_path / "runs", run_dir=tmp_path / "mine/thesis.tex")

@@ -75,14 +75,14 @@ class T5Config(BackboneConfig):
     @model_validator(mode="after")
     def _one_origin(self) -> T5Config:
         if self.pretrained is not None and self.scratch is not None:
-            raise ValueError("pretrained and scratch exclude each other: weights come from one place; remove one of them")
+            raise ValueError("pretrained and scratch exclude each other: remove one of them")
         return self
 
     def check_precision(self, precision: str) -> None:
         """See `BackboneConfig.check_precision`."""
         if precision == "fp16":
             raise ValueError(
-                "fp16 overflows in T5's feed-forward layers and gives NaN (T5 was trained in bfloat16); use bf16 or fp32"
+                "fp16 overflows in T5's feed-forward layers and gives NaN (it was trained in bfloat16); use bf16 or fp32"
             )
 
     def build(self, *, texts: Iterable[str], seed: int) -> Backbone:

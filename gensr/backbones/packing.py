@@ -9,7 +9,7 @@ B requests, C candidates, H heads, P prefix tokens, T block tokens, k head width
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +113,7 @@ def decode_blocks(model: Any, state: PrefixState, inputs: Tensor, mask: Tensor, 
         context = _attend(attention, query, own, additive, shared, state.mask, None)
         hidden = hidden + cross.dropout(attention.o(context))
         hidden = block.layer[-1](hidden)
-    return decoder.dropout(decoder.final_layer_norm(hidden)).squeeze(2)
+    return cast(Tensor, decoder.dropout(decoder.final_layer_norm(hidden)).squeeze(2))
 
 
 def _attend(
@@ -140,7 +140,7 @@ def _attend(
         if bias is not None:
             prefix = prefix + bias[None, :, None, :, : prefix.shape[-1]]
         weights = _probabilities(torch.cat([prefix, scores], dim=-1), attention)
-        to_prefix, to_own = weights.split([prefix.shape[-1], scores.shape[-1]], dim=-1)
+        to_prefix, to_own = weights[..., : prefix.shape[-1]], weights[..., prefix.shape[-1] :]
         context = (to_prefix.reshape(batch, heads, candidates * length, -1) @ shared[1]).view_as(query)
         context = context + to_own @ value
     return context.permute(0, 2, 3, 1, 4).reshape(batch, candidates, length, heads * width)
@@ -161,7 +161,7 @@ def _key_value(attention: Any, hidden: Tensor) -> KeyValue:
 
 
 def _heads(projected: Tensor, attention: Any) -> Tensor:
-    return projected.unflatten(-1, (attention.n_heads, -1)).transpose(1, 2)  # [B, H, P, k]
+    return projected.view(*projected.shape[:-1], attention.n_heads, -1).transpose(1, 2)  # [B, H, P, k]
 
 
 def _merge(context: Tensor) -> Tensor:
@@ -169,4 +169,4 @@ def _merge(context: Tensor) -> Tensor:
 
 
 def _block_heads(projected: Tensor, attention: Any) -> Tensor:
-    return projected.unflatten(-1, (attention.n_heads, -1)).permute(0, 3, 1, 2, 4)  # [B, H, C, T, k]
+    return projected.view(*projected.shape[:-1], attention.n_heads, -1).permute(0, 3, 1, 2, 4)  # [B, H, C, T, k]

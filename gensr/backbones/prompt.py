@@ -28,6 +28,11 @@ class PromptBuilder(nn.Module):
         ValueError: a query stands after the first vector of a packed template.
     """
 
+    prefix_kind: Tensor
+    prefix_value: Tensor
+    block_kind: Tensor
+    block_value: Tensor
+
     def __init__(
         self,
         templates: TaskTemplates,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,7 @@ class T5Backbone(Backbone):
 
     def embed(self, ids: Tensor) -> Tensor:
         """See `Backbone.embed`."""
-        return self.model.shared(ids)
+        return cast(Tensor, self.model.shared(ids))
 
     def encode(self, prompt: Prompt) -> T5State:
         """See `Backbone.encode`. Equal prefixes of a batch are read once, and share their dropout in training."""

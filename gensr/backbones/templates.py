@@ -43,7 +43,9 @@ class TaskTemplates(Section):
             if ("query" in found) != (task == "search"):
                 raise ValueError("the search template must hold {query}, and the recommendation template must not")
             if "cf_candidate" not in found and "text_candidate" not in found:
-                raise ValueError(f"the {task} template names no candidate: it needs {{cf_candidate}} or {{text_candidate}}")
+                raise ValueError(
+                    f"the {task} template names no candidate: it needs {{cf_candidate}} or {{text_candidate}}"
+                )
         return self
 
 

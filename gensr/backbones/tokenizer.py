@@ -59,8 +59,8 @@ def answer_ids(tokenizer: Any, answers: Sequence[str]) -> tuple[int, int]:
         if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
             pieces = tokenizer.convert_ids_to_tokens(tokens)
             raise BadInputError(
-                f"backbone.answers: {answer!r} is {len(tokens)} tokens for this tokenizer ({pieces}); each answer must be "
-                "exactly one known token, such as 'Yes' and 'No'"
+                f"backbone.answers: {answer!r} is {len(tokens)} tokens for this tokenizer ({pieces}); each answer must "
+                "be exactly one known token, such as 'Yes' and 'No'"
             )
         ids.append(int(tokens[0]))
     if ids[0] == ids[1]:

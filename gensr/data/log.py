@@ -89,8 +89,8 @@ def check_log(
     Nulls become ``""``; queries are normalised; the query of a recommendation event is dropped and counted.
 
     Raises:
-        BadInputError: no events, an empty id, an unknown task code, a search event without query, an item twice in `items`, or an event
-            whose item `items` lacks; with the first bad rows.
+        BadInputError: no events, an empty id, an unknown task code, a search event without query, an item twice in
+            `items`, or an event whose item `items` lacks; with the first bad rows.
     """
     events_from, items_from = events_from or Origin("events"), items_from or Origin("items")
     events, items = _conform(events, EVENTS, events_from), _conform(items, ITEMS, items_from)
@@ -103,9 +103,8 @@ def check_log(
     _check_ids(events, events_from, "item_id")
     wild = _rows(pc.invert(pc.is_in(events["task"], value_set=pa.array([int(task) for task in Task], pa.int8()))))
     if len(wild):
-        raise events_from.complaint(
-            "unknown task code", wild, events["task"].take(pa.array(wild[:SHOWN_ROWS])).to_pylist()
-        )
+        values = events["task"].take(pa.array(wild[:SHOWN_ROWS])).to_pylist()
+        raise events_from.complaint("unknown task code", wild, values)
     unknown = _rows(pc.invert(pc.is_in(events["item_id"], value_set=items["item_id"].combine_chunks())))
     if len(unknown):
         values = events["item_id"].take(pa.array(unknown[:SHOWN_ROWS])).to_pylist()

@@ -17,7 +17,6 @@ from gensr.errors import BadInputError
 if TYPE_CHECKING:
     from gensr.data.dataset import Catalogue, Dataset
     from gensr.encoders.cf.table import CFTable
-    from gensr.encoders.config import CFConfig
 
 
 class Losses(NamedTuple):
@@ -37,7 +36,8 @@ class Resources:
         seed: for everything random at construction.
         dataset: the prepared data; None when a saved ranker is reopened.
         folder: the saved ranker's folder; None when a new one is built.
-        cf_table: fits (or fetches from the cache) the table of a CF config; only while `dataset` is set.
+        cf_table: fits (or fetches from the cache) the table of a CF config; only while `dataset` is set. Called with
+            ``(fold, folds)`` as second argument, it leaves that fold of the interactions out.
     """
 
     catalogue: Catalogue
@@ -45,7 +45,7 @@ class Resources:
     seed: int = 0
     dataset: Dataset | None = None
     folder: Path | None = None
-    cf_table: Callable[[CFConfig], CFTable] | None = field(default=None, repr=False)
+    cf_table: Callable[..., CFTable] | None = field(default=None, repr=False)
 
 
 class Ranker(nn.Module, ABC):
@@ -85,7 +85,7 @@ class Ranker(nn.Module, ABC):
 
 def require_tasks(ranker: Ranker, batch: Batch) -> None:
     """Raise `BadInputError` where `batch` asks for a task that `ranker` does not do."""
-    asked = {Task(code) for code in batch.task.unique().tolist()}
+    asked = {Task(code) for code in set(batch.task.tolist())}
     missing = asked - set(ranker.tasks)
     if missing:
         able = ", ".join(task.label for task in sorted(ranker.tasks))

@@ -70,11 +70,14 @@ class GenSRConfig(RankerConfig):
     backbone: Annotated[BackboneConfig, BACKBONES] = T5Config()
     """The language model."""
     layout: Layout = "packed"
-    """`interleaved`: the paper's order, read anew for each candidate. `packed`: a shared prefix and a block a candidate."""
+    """`interleaved`: the paper's order, read anew for each candidate. `packed`: shared prefix, a block a candidate."""
     templates: TaskTemplates | None = None
     """Prompt wording; the layout's own where absent."""
     query_length: PositiveInt = 32
     """Tokens read of a query; the rest is cut."""
+    cf_folds: Annotated[int, Field(ge=0, le=20)] = 4
+    """Training requests read a CF table fitted without their own fold of the interactions. 0: one table for all, as in
+    the paper; then the table has seen every training truth, and the model trusts it too much. 1 is no choice."""
     cf_dropout: float = Field(0.0, ge=0, lt=1)
     """Chance of hiding an item's CF vector in training, so that items without one are ranked well."""
 
@@ -85,15 +88,18 @@ class GenSRConfig(RankerConfig):
             raise ValueError("cf and semantic are both null: nothing is left to describe an item; keep one of them")
         if dropped and self.contrastive is not None:
             raise ValueError(
-                f"contrastive compares two views, but {dropped[0]} is null; drop it as well: --drop {dropped[0]}+contrastive"
+                f"contrastive compares two views, but {dropped[0]} is null; drop it as well: "
+                f"--drop {dropped[0]}+contrastive"
             )
+        if self.cf_folds == 1:
+            raise ValueError("cf_folds=1 leaves no interaction to fit on: expected 0, or 2 and more")
         if self.templates is not None and self.layout == "packed":
             for task in ("recommendation", "search"):
                 kinds = [kind for kind, _ in split_template(getattr(self.templates, task))]
                 if "query" in kinds[kinds.index("slot") :]:
                     raise ValueError(
-                        f"the {task} template has {{query}} after the first vector; in the packed layout the query belongs "
-                        "to the prefix: move it before the first vector, or use layout 'interleaved'"
+                        f"the {task} template has {{query}} after the first vector; in the packed layout the query "
+                        "belongs to the prefix: move it before the first vector, or use layout 'interleaved'"
                     )
         return self
 

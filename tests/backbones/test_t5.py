@@ -15,7 +15,14 @@ from gensr.backbones.tokenizer import train_tokenizer
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
 
-WORDS = ["red kettle", "blue mug", "steel pan for soup", "Yes or No", *vars(PACKED).values(), *vars(INTERLEAVED).values()]
+WORDS = [
+    "red kettle",
+    "blue mug",
+    "steel pan for soup",
+    "Yes or No",
+    *vars(PACKED).values(),
+    *vars(INTERLEAVED).values(),
+]
 SIZES = T5Sizes(width=32, layers=2, heads=2, head_width=8, hidden=48, vocabulary=300)
 LAYOUTS = {"packed": PACKED, "interleaved": INTERLEAVED}
 
@@ -28,9 +35,7 @@ def backbone() -> T5Backbone:
 def prompts(backbone: T5Backbone, layout: str, *, history: int = 1, rows: int = 4) -> tuple[Prompt, torch.Tensor]:
     """Mixed tasks and query lengths; slots [B, 3, S, D]."""
     counts = dict(zip(SLOTS, (history, history, 1, 1), strict=True))
-    builder = PromptBuilder(
-        LAYOUTS[layout], layout=layout, tokenize=backbone.tokenize, slots=counts, query_length=6
-    )
+    builder = PromptBuilder(LAYOUTS[layout], layout=layout, tokenize=backbone.tokenize, slots=counts, query_length=6)
     task = torch.tensor([Task.RECOMMENDATION, Task.SEARCH, Task.SEARCH, Task.RECOMMENDATION])[:rows]
     queries = backbone.tokenize(["", "red", "steel pan for blue soup", ""], 6)[:rows]
     present = torch.ones(rows, sum(counts.values()), dtype=torch.bool)
@@ -41,7 +46,9 @@ def prompts(backbone: T5Backbone, layout: str, *, history: int = 1, rows: int = 
     return builder(task, queries, present), slots
 
 
-def margins_of_transformers(backbone: T5Backbone, prompt: Prompt, slots: torch.Tensor, row: int, candidate: int) -> float:
+def margins_of_transformers(
+    backbone: T5Backbone, prompt: Prompt, slots: torch.Tensor, row: int, candidate: int
+) -> float:
     """One prompt, one candidate, through ``T5ForConditionalGeneration.forward`` (no padding at all)."""
     block = fill_slots(backbone.embed(prompt.block), prompt.slot, slots)[row, candidate][prompt.block_mask[row]]
     prefix = backbone.embed(prompt.prefix)[row][prompt.prefix_mask[row]]
@@ -78,9 +85,9 @@ def masked_reference(backbone: T5Backbone, prompt: Prompt, slots: torch.Tensor, 
         hidden, bias = layer(hidden, attention_mask=mask, position_bias=bias)[:2]
         bias = backbone.model.encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
     hidden = backbone.model.encoder.final_layer_norm(hidden)
-    logits = backbone.model(
-        encoder_outputs=(hidden,), decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)
-    ).logits[0, 0]
+    logits = backbone.model(encoder_outputs=(hidden,), decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[
+        0, 0
+    ]
     return float(logits[backbone.yes] - logits[backbone.no])
 
 
@@ -130,7 +137,9 @@ def test_every_trainable_parameter_gets_a_gradient(backbone):
     prompt, slots = prompts(backbone, "packed")
     backbone.zero_grad()
     backbone.yes_no(backbone.encode(prompt), slots).sum().backward()
-    without = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    without = [
+        name for name, parameter in backbone.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
     assert without == []
     backbone.zero_grad()
 
@@ -143,9 +152,7 @@ def test_saved_backbone_reopens_with_the_same_shapes_and_tokens(backbone, tmp_pa
     assert torch.equal(again.tokenize(["red kettle"], 8), backbone.tokenize(["red kettle"], 8))
     prompt, slots = prompts(backbone, "packed")
     with torch.no_grad():
-        assert torch.equal(
-            again.yes_no(again.encode(prompt), slots), backbone.yes_no(backbone.encode(prompt), slots)
-        )
+        assert torch.equal(again.yes_no(again.encode(prompt), slots), backbone.yes_no(backbone.encode(prompt), slots))
 
 
 def test_a_local_pretrained_folder_scores_like_the_model_that_was_saved(backbone, tmp_path):
@@ -166,27 +173,27 @@ def test_one_seed_gives_one_model_and_another_seed_another():
 
 
 def test_a_missing_pretrained_folder_is_named(tmp_path):
-    with pytest.raises(BadInputError, match="cannot load .*nowhere"):
+    with pytest.raises(BadInputError, match=r"cannot load .*nowhere"):
         T5Config(pretrained=str(tmp_path / "nowhere")).build(texts=[], seed=0)
 
 
 def test_a_folder_with_another_architecture_is_refused(tmp_path):
     transformers.BertConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1).save_pretrained(tmp_path)
-    with pytest.raises(BadInputError, match="is a bert, expected a t5"):
+    with pytest.raises(BadInputError, match=r"is a bert, expected a t5"):
         T5Config(pretrained=str(tmp_path)).build(texts=[], seed=0)
 
 
 def test_answers_of_several_tokens_are_refused_with_their_pieces():
     tokenizer = train_tokenizer(WORDS, vocabulary=100, answers=("Yes", "No"))
     model = random_t5(SIZES, vocabulary=len(tokenizer), seed=0)
-    with pytest.raises(BadInputError, match="'red kettle' is .* tokens .* exactly one known token"):
+    with pytest.raises(BadInputError, match=r"'red kettle' is .* tokens .* exactly one known token"):
         T5Backbone(model, tokenizer, answers=("red kettle", "No"))
     with pytest.raises(BadInputError, match="the same token"):
         T5Backbone(model, tokenizer, answers=("Yes", "Yes"))
 
 
 def test_fp16_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match="fp16 overflows .* use bf16 or fp32"):
+    with pytest.raises(ValueError, match=r"fp16 overflows .* use bf16 or fp32"):
         T5Config().check_precision("fp16")
 
 

@@ -59,7 +59,7 @@ def test_a_changed_list_is_noticed(tmp_path):
     items = np.load(path)
     items[0, 0] += 1
     np.save(path, items)
-    with pytest.raises(GensrError, match="'uniform-2' .* is damaged"):
+    with pytest.raises(GensrError, match=r"'uniform-2' .* is damaged"):
         data.candidates("uniform-2")
 
 

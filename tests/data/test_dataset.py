@@ -54,7 +54,7 @@ def test_arrays_are_memory_mapped_and_typed(tmp_path):
 
 def test_equal_specs_give_equal_bytes(tmp_path):
     first, second = prepared(ROWS, tmp_path / "a"), prepared(ROWS, tmp_path / "b")
-    for path in sorted(first.folder.rglob("*.npy")) + [first.folder / "manifest.json"]:
+    for path in [*sorted(first.folder.rglob("*.npy")), first.folder / "manifest.json"]:
         assert path.read_bytes() == (second.folder / path.relative_to(first.folder)).read_bytes()
 
 

@@ -20,10 +20,8 @@ def data(tmp_path_factory):
     rng = np.random.default_rng(0)
     rows = []
     for n in range(12):
-        items = " ".join(map(str, rng.choice(np.arange(1, 31), 14, replace=False)))
-        rows += recs(f"u{n}", items[: len(items) // 2].rsplit(" ", 1)[0]) + searches(
-            f"u{n}", "1 2 3 4", f"q{n % 3}", 50
-        )
+        items = " ".join(map(str, rng.choice(np.arange(1, 31), 7, replace=False)))
+        rows += recs(f"u{n}", items) + searches(f"u{n}", "1 2 3 4", f"q{n % 3}", 50)
     return prepared(rows, tmp_path_factory.mktemp("data") / "d", items=30, count=5)
 
 

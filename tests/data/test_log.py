@@ -57,6 +57,5 @@ def test_a_table_without_rows_or_with_a_missing_column_is_named():
 def test_complaints_count_what_they_do_not_show():
     origin = Origin("log.csv", lambda rows: [row + 2 for row in rows])
     error = origin.complaint("bad", list(range(7)), ["x"] * 5, expected="Expected y")
-    assert (
-        str(error) == "log.csv: bad: " + ", ".join(f"line {n} ('x')" for n in range(2, 7)) + " and 2 more. Expected y"
-    )
+    places = ", ".join(f"line {n} ('x')" for n in range(2, 7))
+    assert str(error) == f"log.csv: bad: {places} and 2 more. Expected y"

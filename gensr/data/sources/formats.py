@@ -72,8 +72,8 @@ def open_table(path: Path) -> TableFile:
     kind = suffix(path)
     if kind not in SUFFIXES:
         raise BadInputError(f"{path}: unknown format; gensr reads {', '.join(SUFFIXES)}, the text formats also as .gz")
-    with readable(path):
-        if not _open(path).read(1):
+    with readable(path), _open(path) as stream:
+        if not stream.read(1):
             raise BadInputError(f"{path} is empty")
     if kind == ".parquet":
         return ParquetFile(path)

@@ -25,7 +25,7 @@ def test_equal_options_make_equal_shops_and_seeds_differ():
     assert small.identity() != DemoConfig(users=20, items=80, seed=1).identity()
 
 
-@pytest.mark.parametrize(("users", "items", "events"), [(1, 80, 5), (30, 81, 12), (200, 3000, 40)])
+@pytest.mark.parametrize(("users", "items", "events"), [(1, 80, 5), (30, 240, 12), (200, 3000, 40)])
 def test_shops_of_any_size_hold_together(users, items, events):
     log = DemoConfig(users=users, items=items, events_per_user=events).read()
     assert log.items.num_rows == items

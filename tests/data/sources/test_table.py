@@ -18,13 +18,10 @@ u1,b,3,rec,
 u1,a,1,src,"red, big kettle"
 u2,a,2,rec,
 """
-ITEMS = (
-    """item_id,title,categories
-a,"Kettle ""One\""""
-    + """,Home|Kitchen||Gifts
+ITEMS = '''item_id,title,categories
+a,"Kettle ""One""",Home|Kitchen||Gifts
 b,Mat,
-"""
-)
+'''
 
 
 @pytest.fixture
@@ -68,29 +65,23 @@ def test_a_folder_of_csv_is_read_in_file_order(folder):
 @pytest.mark.parametrize("suffix", ["csv.gz", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "ndjson", "parquet"])
 def test_every_format_gives_the_same_log(folder, suffix):
     expected = read(folder)
-    for name in ("interactions", "items"):
+    tasks = {1: "rec", 2: "src"}
+    names = ("user_id", "item_id", "timestamp", "task", "query")
+    events = [dict(zip(names, (*row[:3], tasks[row[3]], row[4]), strict=True)) for row in CANONICAL]
+    for name, records in (("interactions", events), ("items", expected.items.to_pylist())):
         path = folder / f"{name}.csv"
         text = path.read_text(encoding="utf-8")
-        records = read(folder).items.to_pylist() if name == "items" else None
-        if records is None:
-            columns = EVENTS.splitlines()[0].split(",")
-            records = [
-                dict(zip(columns, (*row[:3], {1: "rec", 2: "src"}[row[3]], row[4]), strict=True)) for row in CANONICAL
-            ]
         path.unlink()
         target = folder / f"{name}.{suffix}"
         if suffix == "parquet":
             pq.write_table(pa.Table.from_pylist(records), target)
             continue
-        if suffix.startswith("csv"):
-            body = text
-        elif suffix.startswith("tsv"):
-            cells = ([str(value).replace('"', '""') for value in record.values()] for record in records)
-            body = "\n".join("\t".join(f'"{c}"' for c in line) for line in [list(records[0]), *cells]) + "\n"
-        else:
-            body = "\n".join(json.dumps(record) for record in records)
-        data = body.encode()
-        target.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+        if suffix.startswith("tsv"):
+            cells = [list(records[0]), *([str(value) for value in record.values()] for record in records)]
+            text = "\n".join("\t".join('"' + c.replace('"', '""') + '"' for c in line) for line in cells) + "\n"
+        elif not suffix.startswith("csv"):
+            text = "\n".join(json.dumps(record) for record in records)
+        target.write_bytes(gzip.compress(text.encode()) if suffix.endswith("gz") else text.encode())
     found = read(folder)
     assert found.events.equals(expected.events)
     assert found.items.equals(expected.items)
