@@ -73,17 +73,14 @@ class StageCache:
             device: where to fit.
             progress: show progress.
         """
-        from gensr.encoders.cf.folds import without_fold
+        from gensr.encoders.cf.folds import fit_table
         from gensr.encoders.cf.table import CFTable
 
         key = (fingerprint(config), dataset.fingerprint, seed) + ((fold,) if fold else ())
         path = self._path("cf", ".safetensors", *key)
         with self.alone(path):
             if not path.exists():
-                pairs = dataset.user_items()
-                if fold is not None:
-                    pairs = without_fold(pairs, *fold)
-                config.fit(pairs, seed=seed, device=device, progress=progress).save(path)
+                fit_table(config, dataset, seed=seed, fold=fold, device=device, progress=progress).save(path)
             return CFTable.load(path)
 
     def resources(

@@ -26,6 +26,7 @@ from pydantic_core import to_jsonable_python
 from gensr.data.config import CANDIDATES, CandidatesConfig, UniformConfig
 from gensr.data.sources.config import SOURCES, SourceConfig
 from gensr.data.tasks import parse_task
+from gensr.encoders.config import LightGCNConfig
 from gensr.errors import BadInputError, did_you_mean
 from gensr.rankers.config import (
     RANKERS,
@@ -134,6 +135,7 @@ def _floors() -> tuple[RankerConfig, ...]:
         LexicalConfig(),
         QueryPopularityConfig(),
         CFRankerConfig(),
+        CFRankerConfig(cf=LightGCNConfig()),
         InHistoryConfig(),
     )
 

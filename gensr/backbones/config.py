@@ -82,7 +82,7 @@ class T5Config(BackboneConfig):
         """See `BackboneConfig.check_precision`."""
         if precision == "fp16":
             raise ValueError(
-                "fp16 overflows in T5's feed-forward layers and gives NaN (it was trained in bfloat16); use bf16 or fp32"
+                "fp16 overflows in T5 feed-forward layers and gives NaN (T5 was trained in bfloat16); use bf16 or fp32"
             )
 
     def build(self, *, texts: Iterable[str], seed: int) -> Backbone:

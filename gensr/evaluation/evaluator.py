@@ -134,18 +134,18 @@ def floor_names(floors: Sequence[RankerConfig]) -> list[str]:
     """A name for each floor: its type, and its options where a type occurs more than once.
 
     Example:
-        ``[CFRankerConfig(), CFRankerConfig(similarity="cosine")]`` -> ``["cf", "cf(similarity=cosine)"]``
+        ``[CFRankerConfig(), CFRankerConfig(cf=LightGCNConfig())]`` -> ``["cf", "cf(cf=lightgcn)"]``
     """
     types = [floor.type for floor in floors]
     names = []
     for floor in floors:
-        options = (
-            floor.model_dump(mode="json", exclude_defaults=True, exclude={"type"})
-            if types.count(floor.type) > 1
-            else {}
-        )
-        shown = ", ".join(f"{key}={value}" for key, value in options.items())
-        names.append(f"{floor.type}({shown})" if shown else floor.type)
+        options = []
+        if types.count(floor.type) > 1:
+            plain = type(floor)()
+            changed = [name for name in type(floor).model_fields if getattr(floor, name) != getattr(plain, name)]
+            # A component is named by its type; the run's spec has its options.
+            options = [f"{name}={getattr(value := getattr(floor, name), 'type', value)}" for name in changed]
+        names.append(f"{floor.type}({', '.join(options)})" if options else floor.type)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadInputError(f"evaluation.floors holds {twice!r} twice")

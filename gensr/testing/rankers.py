@@ -16,6 +16,7 @@ from gensr.data.batch import Batch, Extra
 from gensr.data.dataset import Catalogue, Dataset, Split
 from gensr.data.loader import RequestLoader
 from gensr.data.tasks import Task
+from gensr.encoders.cf.folds import fit_table
 from gensr.encoders.cf.table import CFTable
 from gensr.encoders.config import CFConfig
 from gensr.errors import BadInputError
@@ -257,9 +258,9 @@ def _training_batch(dataset: Dataset, ranker: Ranker) -> Batch:
     return batch.select(torch.isin(batch.task, torch.tensor(sorted(ranker.tasks))))
 
 
-def _fitter(dataset: Dataset) -> Callable[[CFConfig], CFTable]:
+def _fitter(dataset: Dataset) -> Callable[..., CFTable]:
     @cache
-    def fit(config: CFConfig) -> CFTable:
-        return config.fit(dataset.user_items(), seed=3)
+    def fit(config: CFConfig, fold: tuple[int, int] | None = None) -> CFTable:
+        return fit_table(config, dataset, seed=3, fold=fold)
 
     return fit

@@ -11,7 +11,7 @@ from gensr.data.batch import Batch, Extra
 from gensr.data.dataset import Split
 from gensr.data.loader import RequestLoader
 from gensr.data.tasks import Task
-from gensr.encoders.cf.folds import aligned, pair_folds, without_fold
+from gensr.encoders.cf.folds import aligned, fit_table, pair_folds, without_fold
 from gensr.encoders.cf.table import CFTable
 from gensr.encoders.config import ALSConfig, TransformerConfig
 from gensr.fusion.config import CrossAttentionConfig, InfoNCEConfig
@@ -31,8 +31,7 @@ def dataset(tmp_path_factory):
 
 def build(dataset, config: GenSRConfig = BASE, **changes) -> GenSR:
     def cf_table(cf, fold=None):
-        pairs = dataset.user_items()
-        return cf.fit(without_fold(pairs, *fold) if fold else pairs, seed=0)
+        return fit_table(cf, dataset, seed=0, fold=fold)
 
     config = GenSRConfig.model_validate({**dict(config), **changes})
     return config.build(Resources(dataset.catalogue, max_history=6, seed=0, dataset=dataset, cf_table=cf_table))

@@ -19,6 +19,9 @@ from gensr.encoders.cf.table import CFTable
 if TYPE_CHECKING:
     import scipy.sparse
 
+    from gensr.data.dataset import Dataset
+    from gensr.encoders.config import CFConfig
+
 MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed integer: spreads consecutive numbers
 
 
@@ -41,6 +44,22 @@ def without_fold(user_items: scipy.sparse.csr_matrix, fold: int, folds: int) -> 
     rows, columns = (torch.from_numpy(index.astype("int64")) for index in (pairs.row, pairs.col))
     kept = (pair_folds(rows, columns, folds) != fold).numpy()
     return type(pairs)((pairs.data[kept], (pairs.row[kept], pairs.col[kept])), shape=pairs.shape).tocsr()
+
+
+def fit_table(
+    config: CFConfig,
+    dataset: Dataset,
+    *,
+    seed: int,
+    fold: tuple[int, int] | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> CFTable:
+    """The table of `config` on the recommendation events of the training split, less one ``(fold, folds)`` of them."""
+    pairs = dataset.user_items()
+    if fold is not None:
+        pairs = without_fold(pairs, *fold)
+    return config.fit(pairs, seed=seed, device=device, progress=progress)
 
 
 def aligned(table: CFTable, reference: CFTable) -> CFTable:
