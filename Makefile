@@ -1,7 +1,7 @@
 # Each target sets up .venv once (by whichever target comes first) and then does its work.
 PYTHON ?= python3
 BIN := .venv/bin
-SETUP := .setup-stamp
+SETUP := .venv/.setup
 
 .PHONY: demo test bench lint help
 .DEFAULT_GOAL := help
@@ -11,6 +11,8 @@ help:  ## Show the targets.
 
 # torch comes first: a later step must not replace it by another build.
 $(SETUP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "gensr needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]' bm25s

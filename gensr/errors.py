@@ -18,6 +18,16 @@ class BadInputError(GensrError):
     exit_code = 2
 
 
+class DamagedFileError(BadInputError):
+    """A file that gensr wrote cannot be read any more; the message names it and the cure."""
+
+
+class FullDiskError(GensrError):
+    """The disk is full. Bad input as far as exit codes go: nothing half-written stays, and only the user can help."""
+
+    exit_code = 2
+
+
 class MissingExtraError(GensrError):
     """An optional dependency is needed and absent."""
 

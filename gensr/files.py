@@ -9,13 +9,16 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gensr.errors import BadInputError, GensrError
+from gensr.errors import BadInputError, DamagedFileError, FullDiskError, GensrError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def new_folder(path: Path, *, needs: int | None = None) -> Iterator[Path]:
         needs: bytes about to be written, for the message of a full disk.
 
     Raises:
-        GensrError: the disk is full; names `path` and the bytes.
+        FullDiskError: the disk is full; names `path` and the bytes.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     # A killed process may have left one.
@@ -69,7 +72,7 @@ def new_file(path: Path, *, needs: int | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; a full disk raises `GensrError`."""
+    """Write a text file atomically; a full disk raises `FullDiskError`."""
     with new_file(path, needs=len(text.encode())) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -80,20 +83,42 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def raise_if_full(error: BaseException, path: Path, needs: int | None) -> None:
-    """Raise `GensrError` where `error` says that the disk is full; safetensors only says so in its text."""
-    if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    else:
-        full = type(error).__name__ == "SafetensorError" and f"os error {errno.ENOSPC}" in str(error)
-    if not full:
+    """Raise `FullDiskError` where `error` says that the disk is full."""
+    if not says_full(error):
         return
     size = "" if needs is None else f" {needs:,} bytes"
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
-    raise GensrError(
+    raise FullDiskError(
         f"the disk is full: writing {path} needs{size or ' more space'}, {free:,} bytes are free; nothing half-written "
         "was left. Free some space and run the same command again: it continues from what is complete"
     ) from error
+
+
+def says_full(error: BaseException) -> bool:
+    """Whether `error` says that the disk, or the user's share of it, is full."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    if isinstance(error, OSError):  # numpy drops the number when an array is written short
+        return re.search(r"\d+ requested and \d+ written", str(error)) is not None
+    # safetensors and tokenizers raise kinds of their own, with Rust's wording.
+    return any(f"(os error {number})" in str(error) for number in FULL)
+
+
+@contextmanager
+def undamaged(path: Path, advice: str) -> Iterator[None]:
+    """Where the block cannot read what gensr once wrote to `path`, say so, with `advice`.
+
+    Raises:
+        DamagedFileError: the block failed; errors that already are in words pass as they are.
+    """
+    try:
+        yield
+    except (GensrError, MemoryError):
+        raise
+    except Exception as error:  # every library has kinds of its own for a damaged file, tokenizers none at all
+        reason = f"{type(error).__name__}: {error}"
+        raise DamagedFileError(f"{path} cannot be read, it is damaged or incomplete ({reason}). {advice}") from error
 
 
 def sync(path: Path) -> None:

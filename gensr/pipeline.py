@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gensr.cache import StageCache
 from gensr.device import choose_device
 from gensr.errors import BadInputError
-from gensr.files import locked, new_folder, traceless, write_json, write_text
+from gensr.files import locked, new_folder, traceless, undamaged, write_json, write_text
 from gensr.progress import Progress
 from gensr.runs import CATALOGUE, MANIFEST, METRICS, MODEL, PREDICTIONS, REPORT, SPEC, Run, metric_options
 from gensr.spec import PipelineSpec, load_spec
@@ -98,11 +99,11 @@ class _Build:
         with shown.stage("ranker", f"ranker: {spec.ranker.type}"):
             resources = self.cache.resources(spec, dataset, device=self.device, progress=shown.enabled)
             ranker = self._ranker(resources)
+        measurement = Measurement(spec, dataset, lists=dataset.candidate_names, device=self.device, progress=shown)
         if force:
             _clear(self.path)
         write_text(self.path / SPEC, spec.to_json())
         shown.log_to(self.path / LOG)
-        measurement = Measurement(spec, dataset, lists=dataset.candidate_names, device=self.device, progress=shown)
         trained: TrainingResult | None = None
         if type(spec.ranker).trainable:
             with shown.stage("training", "training"):
@@ -122,7 +123,11 @@ class _Build:
         # Components initialise themselves from the global generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.spec.seed)
-            return self.spec.ranker.build(resources).to(self.device)
+            try:
+                ranker = self.spec.ranker.build(resources)
+            except ValueError as error:  # options that do not fit each other, which only the components can see
+                raise BadInputError(f"ranker: {error}") from error
+            return ranker.to(self.device)
 
     def _train(self, ranker: Ranker, dataset: Dataset, measurement: Measurement, *, resume: bool) -> TrainingResult:
         from gensr.training.trainer import train
@@ -137,8 +142,9 @@ class _Build:
             validate=lambda: measurement.validate(ranker),
             device=self.device,
             progress=self.progress,
-            # Of everything the weights depend on: the spec alone does not see a file of events change.
-            fingerprint=f"{self.spec.fingerprint()[:16]}-{dataset.fingerprint[:16]}",
+            # Of everything the weights depend on: the spec alone sees neither a file of events change nor a CF table
+            # that was fitted anew on another machine.
+            fingerprint=f"{self.spec.fingerprint()[:16]}-{dataset.fingerprint[:16]}-{_constants(ranker)}",
             resume=resume,
         )
         self.progress.note(
@@ -201,7 +207,8 @@ def _claimed(path: Path) -> Iterator[None]:
 
 def _check_place(path: Path) -> None:
     """Refuse a folder of other things, even with `force`, which deletes by name."""
-    others = sorted(set(os.listdir(path)) - {LOCK})
+    left = {name for name in os.listdir(path) if name.startswith(".") and name.endswith(".tmp")}  # by a killed process
+    others = sorted(set(os.listdir(path)) - left - {LOCK})
     if others and SPEC not in others:
         raise BadInputError(
             f"{path} is not empty and no run directory (it holds {others[0]!r}): choose another --run-dir"
@@ -226,9 +233,10 @@ def _finished(path: Path, spec: PipelineSpec) -> bool:
         )
     if not (path / MANIFEST).is_file():
         return False
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    data = data_fingerprint(spec.data)
-    if (manifest["fingerprint"], manifest["data"]["fingerprint"]) != (wanted, data):
+    with undamaged(path / MANIFEST, "Replace the run with --force"):
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        built = (manifest["fingerprint"], manifest["data"]["fingerprint"])
+    if built != (wanted, data_fingerprint(spec.data)):
         raise BadInputError(
             f"{path} was built from other data or by another version of a component; replace it with --force"
         )
@@ -267,6 +275,15 @@ def _parameters(ranker: Ranker) -> dict[str, int]:
     trainable = sum(count for count, trained in counts if trained)
     total = sum(count for count, _ in counts)
     return {"total": total, "trainable": trainable, "frozen": total - trainable}
+
+
+def _constants(ranker: Ranker) -> str:
+    """Hash of what training reads and never changes: CF tables, token ids."""
+    digest = hashlib.sha256()
+    for name, buffer in ranker.named_buffers():
+        digest.update(name.encode())
+        digest.update(buffer.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _peak_memory(device: str) -> dict[str, float | None]:

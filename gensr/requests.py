@@ -106,7 +106,7 @@ def encode(requests: Sequence[Request], catalogue: Catalogue, *, max_history: in
         cand_mask=cand > 0,
         label=torch.zeros(cand.shape),
         request=torch.full((count,), -1),
-        extra=Extra(items=tuple(rows.new_items.values()), queries=tuple(rows.new_queries)),
+        extra=Extra(items=tuple(text for _, text in rows.new_items), queries=tuple(rows.new_queries)),
     )
 
 
@@ -115,7 +115,7 @@ class _Rows:
     """Rows of items and queries; what the catalogue lacks gets rows behind its own, as `Extra` says."""
 
     catalogue: Catalogue
-    new_items: dict[tuple[str, str], str] = field(default_factory=dict)
+    new_items: dict[tuple[str, str], int] = field(default_factory=dict)
     new_queries: dict[str, int] = field(default_factory=dict)
 
     def item(self, entry: AnyItem, where: str) -> int:
@@ -131,8 +131,8 @@ class _Rows:
                 f"{where}: the run's catalogue has no item {item.id!r}{near or '.'} A new item needs its text: "
                 f'give it as {{"id": "{item.id}", {fields}}}'
             )
-        self.new_items.setdefault((item.id, text), text)
-        return self.catalogue.num_items + 1 + list(self.new_items).index((item.id, text))
+        place = self.new_items.setdefault((item.id, text), len(self.new_items))
+        return self.catalogue.num_items + 1 + place
 
     def query(self, text: Any, where: str) -> int:
         words = normalise_query(text) if isinstance(text, str) else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gensr.device import choose_device
 from gensr.errors import BadInputError, did_you_mean
+from gensr.files import undamaged
 from gensr.requests import AnyItem, Item, Request, encode, item_id
 from gensr.spec import PipelineSpec, load_spec
 
@@ -24,6 +25,7 @@ __all__ = ["Item", "Ranked", "Request", "Run", "evaluate", "open_run"]
 
 SPEC, MANIFEST, METRICS, REPORT = "spec.json", "manifest.json", "metrics.json", "report.md"
 MODEL, CATALOGUE, PREDICTIONS = "model", "catalogue", "predictions"
+REBUILD = "Copy the run again where it came from, or build its spec again with --force"
 
 
 class Ranked(NamedTuple):
@@ -72,16 +74,24 @@ class Run:
         """The items and queries it was built with."""
         from gensr.data.catalogue import Catalogue
 
-        return Catalogue.load(self.path / MODEL / CATALOGUE)
+        with undamaged(self.path / MODEL / CATALOGUE, REBUILD):
+            return Catalogue.load(self.path / MODEL / CATALOGUE)
 
     @cached_property
     def ranker(self) -> Ranker:
-        """The trained ranker, in evaluation mode."""
+        """The trained ranker, in evaluation mode.
+
+        Raises:
+            DamagedFileError: a file of the model is truncated, changed or missing; names it.
+        """
         from gensr.rankers.base import Resources
 
         folder, spec = self.path / MODEL, self.spec
         resources = Resources(self.catalogue, max_history=spec.data.max_history, seed=spec.seed, folder=folder)
-        return spec.ranker.build(resources).to(self.device).eval()
+        _check_files(folder)
+        with undamaged(folder, REBUILD):
+            ranker = spec.ranker.build(resources)
+        return ranker.to(self.device).eval()
 
     def rank(
         self,
@@ -202,26 +212,40 @@ def evaluate(
         BadInputError: the source no longer holds the data the run was built from; an unknown task or list.
     """
     from gensr.cache import StageCache
+    from gensr.data.dataset import data_fingerprint
     from gensr.evaluation.measure import Measurement
     from gensr.progress import Progress
 
     changes = {"tasks": tasks and tuple(tasks), "max_requests": max_requests}
     options = run.spec.evaluation.model_dump() | {name: value for name, value in changes.items() if value is not None}
     spec = load_spec(run.spec.model_dump() | {"evaluation": options})
+    built_from, now = run.manifest["data"]["fingerprint"], data_fingerprint(spec.data)
+    if now != built_from:
+        raise BadInputError(
+            f"the source of {run.path} has changed: the run was built from data {built_from[:16]}, the source now "
+            f"gives {now[:16]}"
+        )
     shown = Progress(enabled=progress)
     cache = StageCache(Path(root if root is not None else run.path.parent) / ".cache")
     dataset = cache.data(spec.data, progress=progress)
-    built_from = run.manifest["data"]["fingerprint"]
-    if dataset.fingerprint != built_from:
-        raise BadInputError(
-            f"the source of {run.path} has changed: the run was built from data {built_from[:16]}, the source now "
-            f"gives {dataset.fingerprint[:16]}"
-        )
     lists = list(candidates) if candidates is not None else dataset.candidate_names
     measurement = Measurement(spec, dataset, lists=lists, device=run.device, progress=shown)
     resources = cache.resources(spec, dataset, device=run.device, progress=progress)
     evaluation, _ = measurement.test(run.ranker, resources, cache)
     return evaluation.metrics(**metric_options(spec))
+
+
+def _check_files(folder: Path) -> None:
+    """Find the damaged file of a model before its reader fails without a name."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.rglob("*")):
+        with undamaged(file, REBUILD):
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt"):  # reads the header, which says how long the file must be
+                    pass
+            elif file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
 
 
 def metric_options(spec: PipelineSpec) -> dict[str, Any]:

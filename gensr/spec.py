@@ -152,13 +152,24 @@ class EvaluationSpec(Section):
     floors: tuple[Annotated[RankerConfig, RANKERS], ...] = Field(default_factory=_floors)
     """Rankers reported beside the trained one."""
     ablations: bool = True
-    """Also report search with shuffled queries and recommendation with empty histories."""
+    """Also report search with shuffled and with empty queries, and recommendation with empty histories."""
     bootstrap: NonNegativeInt = 1000
     """Resamples of the requests for confidence intervals; 0 = none."""
     batch_size: PositiveInt = 64
     """Requests scored at once."""
     max_requests: PositiveInt | None = None
     """Test requests per task, drawn once with the data seed; all where absent."""
+
+    @field_validator("floors")
+    @classmethod
+    def _untrained(cls, value: tuple[RankerConfig, ...]) -> tuple[RankerConfig, ...]:
+        for floor in value:
+            if type(floor).trainable:
+                raise ValueError(
+                    f"{floor.type!r} must be trained, and floors are measured as they are built; build it as a run of "
+                    "its own, with this spec's data section, and compare the two reports"
+                )
+        return value
 
     @field_validator("metrics", "tasks", mode="before")
     @classmethod

@@ -83,7 +83,8 @@ def test_predictions_hold_ranks_and_a_trec_run(built):
     names = {p.name for p in (built.path / "predictions").iterdir()}
     assert names == {
         "uniform-20.toy.npz", "uniform-20.random.npz", "uniform-20.popularity.npz", "uniform-20.toy.shuffled_query.npz",
-        "uniform-20.toy.no_history.npz", "uniform-20.toy.trec.gz", "uniform-20.qrels.gz",
+        "uniform-20.toy.no_history.npz",
+        "uniform-20.toy.no_query.npz", "uniform-20.toy.trec.gz", "uniform-20.qrels.gz",
     }  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def test_a_floor_can_be_the_ranker(tmp_path):
 def test_only_the_tasks_asked_for_are_reported(tmp_path):
     run = quick(tmp_path, toy_spec(max_steps=3, evaluation={"tasks": ["src"]}))
     assert set(run.metrics["candidates"]["uniform-20"]["rankers"]["toy"]) == {"search"}
-    assert set(run.metrics["ablations"]["uniform-20"]) == {"shuffled_query"}
+    assert set(run.metrics["ablations"]["uniform-20"]) == {"shuffled_query", "no_query"}
 
 
 def test_a_build_killed_in_its_evaluation_goes_on_from_the_trained_weights(tmp_path, monkeypatch, built):
@@ -319,3 +320,20 @@ def test_a_moved_root_keeps_its_cache(tmp_path, monkeypatch):
     shutil.move(tmp_path / "a", tmp_path / "b")
     monkeypatch.setattr(ToySourceConfig, "read", lambda *_: pytest.fail("read the data again"))
     assert json.loads((quick(tmp_path / "b", toy_spec(max_steps=4)).path / "manifest.json").read_text())
+
+
+def test_what_a_killed_process_left_under_a_temporary_name_does_not_bar_the_directory(tmp_path):
+    path = run_directory(toy_spec(max_steps=3), tmp_path)
+    path.mkdir()
+    (path / ".spec.json.tmp").write_text("{")
+    assert quick(tmp_path).path == path
+    assert not (path / ".spec.json.tmp").exists()
+
+
+def test_options_that_only_a_component_can_refuse_are_bad_input(tmp_path, monkeypatch):
+    def refuse(self, resources):
+        raise ValueError("heads=3 does not divide dim=8")
+
+    monkeypatch.setattr(type(toy_spec().ranker), "build", refuse)
+    with pytest.raises(BadInputError, match="ranker: heads=3 does not divide dim=8"):
+        quick(tmp_path)

@@ -209,3 +209,19 @@ def test_measuring_needs_the_data_the_run_was_built_from(run, tmp_path, monkeypa
     monkeypatch.setattr(ToySourceConfig, "identity", lambda self: "changed")
     with pytest.raises(BadInputError, match=r"the source of .* has changed"):
         evaluate(run, root=tmp_path)
+
+
+def test_data_that_have_changed_are_noticed_before_they_are_prepared(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(ToySourceConfig, "identity", lambda self: "changed")
+    monkeypatch.setattr(ToySourceConfig, "read", lambda self: pytest.fail("prepared other data"))
+    with pytest.raises(BadInputError, match=r"the source of .* has changed"):
+        evaluate(run, root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_id_with_two_texts_is_two_new_items(run):
+    one, two = Item("a", "one"), Item("a", "two")
+    batch = encode([Request([one, two, one], None, ["i1"])], run.catalogue, max_history=5)
+    first = run.catalogue.num_items + 1
+    assert batch.hist_item.tolist() == [[first, first + 1, first]]
+    assert batch.extra.items == ("one", "two")

@@ -114,6 +114,11 @@ def test_what_belongs_together_is_checked_together():
     assert "pretrained and scratch exclude each other" in complaint({"ranker": both})
 
 
+def test_a_ranker_that_needs_training_is_no_floor():
+    with pytest.raises(BadInputError, match=r"evaluation\.floors: 'gensr' must be trained, and floors are measured as"):
+        load_spec({"evaluation": {"floors": ["random", "gensr"]}})
+
+
 def test_usual_spellings_of_tasks_are_accepted_and_one_is_written():
     assert load_spec({"evaluation": {"tasks": ["src", "Rec"]}}).evaluation.tasks == ("search", "recommendation")
 

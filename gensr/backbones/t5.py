@@ -16,7 +16,7 @@ from gensr.backbones.base import Backbone, Prompt
 from gensr.backbones.config import T5Config, T5Sizes
 from gensr.backbones.packing import PrefixState, decode_blocks, encode_prefix
 from gensr.backbones.tokenizer import answer_ids, tokenize, train_tokenizer
-from gensr.errors import BadInputError
+from gensr.errors import BadInputError, GensrError
 
 
 class T5State(NamedTuple):
@@ -178,9 +178,11 @@ def _load_pretrained(name: str) -> tuple[Any, Any]:
             raise BadInputError(f"backbone.pretrained: {name!r} is a {architecture.model_type}, expected a t5")
         model = transformers.AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (GensrError, MemoryError):
+        raise
+    except Exception as error:  # safetensors and pickle have kinds of their own for damaged weights, tokenizers none
         raise BadInputError(
             f"backbone.pretrained: cannot load {name!r} (a hub name needs the network or a local cache; a local folder "
-            f"needs config.json, weights and tokenizer files): {error}"
+            f"needs config.json, weights and tokenizer files, all whole): {type(error).__name__}: {error}"
         ) from None
     return model, tokenizer

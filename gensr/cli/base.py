@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from gensr.errors import GensrError, did_you_mean
+from gensr.errors import FullDiskError, GensrError, did_you_mean
+from gensr.files import says_full
 
 DEBUG = "gensr.debug"
 
@@ -94,7 +95,8 @@ class LazyGroup(click.Group):
             ctx.exit(0)
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
-            _report(ctx, f"{error.strerror or error}{where}", 1)
+            code = FullDiskError.exit_code if says_full(error) else GensrError.exit_code
+            _report(ctx, f"{error.strerror or error}{where}", code)
         except KeyboardInterrupt:
             _report(ctx, "interrupted", 130)
 

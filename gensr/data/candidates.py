@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gensr.data.split import HELD_OUT, Split
-from gensr.errors import BadInputError, GensrError
+from gensr.errors import BadInputError, DamagedFileError
+from gensr.files import undamaged
 
 if TYPE_CHECKING:
     from gensr.data.dataset import Dataset
@@ -44,19 +46,33 @@ class CandidateList:
         """Read what `save` wrote, memory-mapped.
 
         Raises:
-            GensrError: the arrays are not those that `sha256` was taken of.
+            DamagedFileError: a file cannot be read, or the arrays are not those that `sha256` was taken of.
         """
         lists = {
-            split: (
-                np.load(folder / f"{name}-{split.label}-events.npy", mmap_mode="r"),
-                np.load(folder / f"{name}-{split.label}-items.npy", mmap_mode="r"),
-            )
-            for split in HELD_OUT
+            split: (_load(folder, name, split, "events"), _load(folder, name, split, "items")) for split in HELD_OUT
         }
-        found = hash_lists(lists)
-        if found != sha256:
-            raise GensrError(f"candidate list {name!r} in {folder} is damaged: its hash is not the manifest's")
+        if hash_lists(lists) != sha256:
+            raise DamagedFileError(
+                f"candidate list {name!r} in {folder} is damaged: its hash is not the manifest's. "
+                f"{_cure(folder.parent)}"
+            )
         return cls(name, sha256, lists)
+
+
+def prepared_file(folder: Path, name: str) -> AbstractContextManager[None]:
+    """Around reading one file of prepared data: where it is damaged, say so and how to get it back."""
+    return undamaged(folder / name, _cure(folder))
+
+
+def _cure(folder: Path) -> str:
+    return f"Delete {folder}; the next command that needs the data prepares them again"
+
+
+def _load(folder: Path, name: str, split: Split, part: str) -> np.ndarray:
+    file = f"{name}-{split.label}-{part}.npy"
+    with prepared_file(folder.parent, f"{folder.name}/{file}"):
+        array: np.ndarray = np.load(folder / file, mmap_mode="r")
+    return array
 
 
 def hash_lists(lists: dict[Split, tuple[np.ndarray, np.ndarray]]) -> str:

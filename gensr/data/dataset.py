@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from gensr.data.audit import audit
-from gensr.data.candidates import CandidateList, hash_lists
+from gensr.data.candidates import CandidateList, hash_lists, prepared_file
 from gensr.data.catalogue import Catalogue
 from gensr.data.log import EventLog, check_log
 from gensr.data.split import HELD_OUT, Split, leave_one_out, strict_past
@@ -66,23 +66,28 @@ class Dataset:
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder, self.manifest = folder, manifest
-        self.catalogue = Catalogue.load(folder / "catalogue")
+        with prepared_file(folder, "catalogue"):
+            self.catalogue = Catalogue.load(folder / "catalogue")
         for name in ARRAYS:
-            setattr(self, name, np.load(folder / f"{name}.npy", mmap_mode="r"))
+            with prepared_file(folder, f"{name}.npy"):
+                setattr(self, name, np.load(folder / f"{name}.npy", mmap_mode="r"))
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
         """Open what `prepare` wrote.
 
         Raises:
-            BadInputError: no prepared data there, or of another layout.
+            BadInputError: no prepared data there, or of another layout, or damaged.
         """
         folder = Path(folder)
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             schema = manifest["schema"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise BadInputError(f"{folder} holds no prepared data: no readable {MANIFEST}") from None
+            raise BadInputError(
+                f"{folder} holds no prepared data: no readable {MANIFEST}. If gensr made it, delete it; the next "
+                "command that needs the data prepares them again"
+            ) from None
         if schema != SCHEMA:
             raise BadInputError(f"{folder} has layout {schema}, this version reads {SCHEMA}: prepare the data again")
         return cls(folder, manifest)
@@ -115,7 +120,8 @@ class Dataset:
     @cached_property
     def user_ids(self) -> list[str]:
         """Raw user ids by row, row 0 ``""``."""
-        return ["", *pq.read_table(self.folder / "users.parquet")["user_id"].to_pylist()]
+        with prepared_file(self.folder, "users.parquet"):
+            return ["", *pq.read_table(self.folder / "users.parquet")["user_id"].to_pylist()]
 
     def requests(self, split: Split, task: Task | None = None) -> np.ndarray:
         """Positions of the events that ask a request in `split`, int64, ascending."""

@@ -125,6 +125,11 @@ def shuffled_queries(batches: Iterable[Batch], seed: int) -> Iterator[Batch]:
         yield batch.with_queries(query)
 
 
+def no_query(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same requests asked without words: what a search model does when it must guess from the history."""
+    return (batch.with_queries(torch.zeros_like(batch.query)) for batch in batches)
+
+
 def no_history(batches: Iterable[Batch]) -> Iterator[Batch]:
     """The same requests, asked by users without a past (an ablation)."""
     return (batch.without_history() for batch in batches)
@@ -141,7 +146,7 @@ def floor_names(floors: Sequence[RankerConfig]) -> list[str]:
     for floor in floors:
         options = []
         if types.count(floor.type) > 1:
-            plain = type(floor)()
+            plain = type(floor).model_validate({"type": floor.type})
             changed = [name for name in type(floor).model_fields if getattr(floor, name) != getattr(plain, name)]
             # A component is named by its type; the run's spec has its options.
             options = [f"{name}={getattr(value := getattr(floor, name), 'type', value)}" for name in changed]
@@ -160,7 +165,8 @@ class Evaluation:
         main: name of the ranker that the run trained.
         candidates: sha256 of each candidate list, by name; the first list is the one tables lead with.
         ranks: rankers' ranks by (list, ranker).
-        ablations: the main ranker's ranks under an ablation by (list, ablation): ``shuffled_query``, ``no_history``.
+        ablations: the main ranker's ranks under an ablation by (list, ablation): ``shuffled_query``,
+            ``no_query``, ``no_history``.
         missing: floors that could not be measured, with the reason.
     """
 
@@ -200,11 +206,11 @@ class Evaluation:
         """Write ``<list>.<name>.npz`` for every ranker, and ``<list>.<main>.<ablation>.npz``, into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         for (listed, name), ranks in self.ranks.items():
-            ranks.save(folder / f"{listed}.{_file_name(name)}.npz")
+            ranks.save(folder / f"{listed}.{file_name(name)}.npz")
         for (listed, name), ranks in self.ablations.items():
-            ranks.save(folder / f"{listed}.{_file_name(self.main)}.{name}.npz")
+            ranks.save(folder / f"{listed}.{file_name(self.main)}.{name}.npz")
 
 
-def _file_name(ranker: str) -> str:
+def file_name(ranker: str) -> str:
     """A ranker's name as part of a file name: its options may hold anything, a path for example."""
     return re.sub(r"[^\w(=)+,-]+", "-", ranker)

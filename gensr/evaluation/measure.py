@@ -18,8 +18,17 @@ from gensr.data.dataset import Dataset
 from gensr.data.loader import RequestLoader
 from gensr.data.split import Split
 from gensr.data.tasks import Task, parse_task
-from gensr.errors import MissingExtraError
-from gensr.evaluation.evaluator import Evaluation, Scores, floor_names, no_history, rank_requests, shuffled_queries
+from gensr.errors import BadInputError, DamagedFileError, MissingExtraError
+from gensr.evaluation.evaluator import (
+    Evaluation,
+    Scores,
+    file_name,
+    floor_names,
+    no_history,
+    no_query,
+    rank_requests,
+    shuffled_queries,
+)
 from gensr.evaluation.metrics import Ranks, metric
 from gensr.evaluation.trec import TrecExport
 from gensr.rankers.base import Ranker, Resources
@@ -93,7 +102,9 @@ class Measurement:
         for name, floor in zip(names, floors, strict=True):
             try:
                 found = self._floor(floor, name, resources, cache)
-            except MissingExtraError as error:
+            except DamagedFileError:  # the same command goes on once the file is deleted; a finished run would not
+                raise
+            except (MissingExtraError, BadInputError) as error:
                 evaluation.missing[name] = f"not measured: {error}"
             else:
                 evaluation.ranks |= {(listed, name): ranks for listed, ranks in found.items()}
@@ -112,13 +123,16 @@ class Measurement:
             listed: cache.ranks_path(floor, self.dataset, [candidates.sha256, *asked])
             for listed, candidates in self.lists.items()
         }
-        with cache.alone(next(iter(paths.values()))):
+        with ExitStack() as locks:
+            # In one order everywhere, so that no two processes wait for each other.
+            for path in sorted(set(paths.values())):
+                locks.enter_context(cache.alone(path))
             absent = [listed for listed, path in paths.items() if not path.exists()]
             if absent:
                 ranker = floor.build(resources)
                 for listed in absent:
                     self._rank(ranker, self.lists[listed], self.tasks, title=name).save(paths[listed])
-        return {listed: Ranks.load(path) for listed, path in paths.items()}
+            return {listed: _cached(path) for listed, path in paths.items()}
 
     def _main(self, ranker: Ranker, listed: CandidateList, name: str, speed: Speed, predictions: Path | None) -> Ranks:
         """Ranks of the trained ranker on one list, timed, its ranking exported."""
@@ -126,8 +140,9 @@ class Measurement:
         with ExitStack() as stack:
             export: TrecExport | None = None
             if predictions is not None:
-                files = (predictions / f"{listed.name}.{name}.trec.gz", predictions / f"{listed.name}.qrels.gz")
-                export = stack.enter_context(TrecExport(*files, self.dataset.catalogue.item_ids, tag=name))
+                run, qrels = f"{listed.name}.{file_name(name)}.trec.gz", f"{listed.name}.qrels.gz"
+                ids = self.dataset.catalogue.item_ids
+                export = stack.enter_context(TrecExport(predictions / run, predictions / qrels, ids, tag=name))
 
             def on_scores(batch: Batch, scores: Scores) -> None:
                 nonlocal exported
@@ -146,15 +161,15 @@ class Measurement:
         return ranks
 
     def _ablations(self, ranker: Ranker) -> dict[tuple[str, str], Ranks]:
-        """The trained ranker on the first list with each other's queries, and without histories."""
+        """The trained ranker on the first list with each other's queries, without queries, and without histories."""
         listed = next(iter(self.lists.values()))
         found: dict[tuple[str, str], Ranks] = {}
         able = ranker.tasks & set(self.tasks)
         if Task.SEARCH in able:
             shuffle = partial(shuffled_queries, seed=self.spec.data.seed)
-            found[listed.name, "shuffled_query"] = self._rank(
-                ranker, listed, (Task.SEARCH,), title="shuffled queries", change=shuffle
-            )
+            for name, change in (("shuffled_query", shuffle), ("no_query", no_query)):
+                title = name.replace("_", " ")
+                found[listed.name, name] = self._rank(ranker, listed, (Task.SEARCH,), title=title, change=change)
         if Task.RECOMMENDATION in able:
             found[listed.name, "no_history"] = self._rank(
                 ranker, listed, (Task.RECOMMENDATION,), title="no history", change=no_history
@@ -186,3 +201,10 @@ class Measurement:
         return self.loader.evaluation(
             listed, split, tasks=tasks, batch_size=size, limit=limit, seed=self.spec.data.seed
         )
+
+
+def _cached(path: Path) -> Ranks:
+    try:
+        return Ranks.load(path)
+    except BadInputError as error:
+        raise DamagedFileError(f"{error}. Delete it; the next evaluation ranks the floor again") from None

@@ -6,7 +6,7 @@ Everything here is a function of the content of ``metrics.json``:
 {"main": name of the trained ranker,
  "metrics": [metric names], "ties": "expected" | ..., "bootstrap": resamples,
  "candidates": {list: {"sha256": ..., "rankers": {ranker: NUMBERS}}},
- "ablations": {list: {"shuffled_query" | "no_history": NUMBERS}},
+ "ablations": {list: {"shuffled_query" | "no_query" | "no_history": NUMBERS}},
  "missing": {ranker: why it was not measured}}
 NUMBERS = {task label: {"requests": n, metric: {"value": mean, "low": ..., "high": ...}}}
 ```
@@ -30,6 +30,7 @@ MEANINGS = {
     "cf": "who took what together",
     "in_history": "what the user took before: above random, beyond genuine repeats, is a leak",
     "shuffled_query": "all but the query (it gets another request's): what is lost, the query was worth",
+    "no_query": "all but the query (there is none): what the history alone answers",
     "no_history": "all but the history: what is lost, the history was worth",
 }
 

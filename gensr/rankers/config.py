@@ -75,7 +75,7 @@ class GenSRConfig(RankerConfig):
     """Prompt wording; the layout's own where absent."""
     query_length: PositiveInt = 32
     """Tokens read of a query; the rest is cut."""
-    cf_folds: Annotated[int, Field(ge=0, le=20)] = 4
+    cf_folds: Annotated[int, Field(ge=0, le=50)] = 10
     """Training requests read a CF table fitted without their own fold of the interactions. 0: one table for all, as in
     the paper; then the table has seen every training truth, and the model trusts it too much. 1 is no choice."""
     cf_dropout: float = Field(0.0, ge=0, lt=1)
@@ -93,15 +93,25 @@ class GenSRConfig(RankerConfig):
             )
         if self.cf_folds == 1:
             raise ValueError("cf_folds=1 leaves no interaction to fit on: expected 0, or 2 and more")
-        if self.templates is not None and self.layout == "packed":
-            for task in ("recommendation", "search"):
-                kinds = [kind for kind, _ in split_template(getattr(self.templates, task))]
-                if "query" in kinds[kinds.index("slot") :]:
-                    raise ValueError(
-                        f"the {task} template has {{query}} after the first vector; in the packed layout the query "
-                        "belongs to the prefix: move it before the first vector, or use layout 'interleaved'"
-                    )
+        for task in ("recommendation", "search") if self.templates else ():
+            self._check_template(task, getattr(self.templates, task))
         return self
+
+    def _check_template(self, task: str, text: str) -> None:
+        pieces = split_template(text)
+        shown = [name for kind, name in pieces if kind == "slot"]
+        views = {"cf_candidate": self.cf, "text_candidate": self.semantic}
+        if not any(name in shown and view is not None for name, view in views.items()):
+            missing = next(f"{{{name}}}" for name, view in views.items() if view is not None)
+            raise ValueError(
+                f"the {task} template shows all candidates alike: without the dropped view it needs {missing}"
+            )
+        kinds = [kind for kind, _ in pieces]
+        if self.layout == "packed" and "query" in kinds[kinds.index("slot") :]:
+            raise ValueError(
+                f"the {task} template has {{query}} after the first vector; in the packed layout the query belongs to "
+                "the prefix: move it before the first vector, or use layout 'interleaved'"
+            )
 
     def check_precision(self, precision: str) -> None:
         """See `RankerConfig.check_precision`."""

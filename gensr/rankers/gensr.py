@@ -102,7 +102,13 @@ class View(nn.Module):
     def filter(self, state: ViewState, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """History as each candidate [B, C, d] sees it, in the backbone's space [B, C, K, D], and weights [B, C, L]."""
         filtered = self.soft_filter(state.history, candidates, state.mask, state.context)
-        return self.projection(filtered.tokens), filtered.weights
+        slots = self.projection(filtered.tokens)
+        if slots.shape[2] > 1:
+            # Eq. 6 scales the projected item by its weight, times the number of items; the projection ends in a
+            # normalisation, which would undo a weight that came before it.
+            shares = filtered.weights * state.mask.sum(1)[:, None, None]
+            slots = slots * shares.unsqueeze(-1).to(slots.dtype)
+        return slots, filtered.weights
 
     def history_slots(self, length: int) -> int:
         """How many vectors K a history of `length` becomes."""

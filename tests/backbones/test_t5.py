@@ -202,3 +202,12 @@ def test_tokenizer_training_is_repeatable_and_lower_cases():
     second = train_tokenizer(WORDS, vocabulary=120, answers=("Yes", "No"))
     assert first.get_vocab() == second.get_vocab()
     assert first("RED Kettle")["input_ids"] == first("red kettle")["input_ids"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_truncated_pretrained_folder_is_named(backbone, tmp_path, name):
+    backbone.model.save_pretrained(tmp_path)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-100])
+    with pytest.raises(BadInputError, match=rf"backbone\.pretrained: cannot load '{tmp_path}'"):
+        T5Config(pretrained=str(tmp_path)).build(texts=[], seed=0)

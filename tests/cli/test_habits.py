@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -93,12 +94,15 @@ def test_an_interrupt_exits_with_130(call, monkeypatch):
     assert call("spec", "show", code=130).stderr == "gensr: interrupted\n"
 
 
-def test_a_failing_disk_exits_with_1_and_says_where(call, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "text", "code"), [(errno.EIO, "Input/output error", 1), (errno.ENOSPC, "No space left on device", 2)]
+)
+def test_a_failing_disk_exits_with_1_a_full_one_with_2_and_both_say_where(call, monkeypatch, number, text, code):
     def fail(*args):
-        raise OSError(28, "No space left on device", "some/file")
+        raise OSError(number, text, "some/file")
 
     monkeypatch.setattr("gensr.cli.spec.chosen_spec", fail)
-    assert call("spec", "show", code=1).stderr == "gensr: No space left on device: some/file\n"
+    assert call("spec", "show", code=code).stderr == f"gensr: {text}: some/file\n"
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):

@@ -166,3 +166,13 @@ def test_progress_goes_to_stderr(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "drawing candidates uniform-2" in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("name", ["past.npy", "users.parquet", "catalogue/queries.parquet", "catalogue/catalogue.json"])
+def test_a_damaged_file_is_named_with_the_cure(tmp_path, name):
+    folder = prepared(ROWS, tmp_path / "d").folder
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-2])
+    named = path if "catalogue" not in name else path.parent
+    with pytest.raises(BadInputError, match=f"{named} cannot be read, .* Delete {folder}; the next command"):
+        _ = Dataset.open(folder).user_ids

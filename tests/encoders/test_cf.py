@@ -182,3 +182,11 @@ def test_a_saved_table_is_read_back_bit_for_bit(tmp_path):
     assert torch.equal(table.users, again.users)
     assert torch.equal(table.items, again.items)
     assert [path.name for path in tmp_path.iterdir()] == ["cf.safetensors"]
+
+
+def test_a_truncated_table_is_named_with_the_cure(tmp_path):
+    path = tmp_path / "cf.safetensors"
+    CFTable(torch.ones(2, 3), torch.ones(4, 3)).save(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BadInputError, match=r"cf\.safetensors cannot be read, .* Delete it"):
+        CFTable.load(path)

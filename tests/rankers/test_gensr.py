@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from gensr.backbones.config import T5Config, T5Sizes
 from gensr.data.batch import Batch, Extra
@@ -90,6 +91,28 @@ def test_shared_scoring_equals_one_candidate_at_a_time(dataset, layout, output):
                 label=batch.label[row : row + 1, column : column + 1],
             )
             torch.testing.assert_close(margins(ranker, single)[0, 0], together[row, column], atol=1e-4, rtol=0)
+
+
+def test_a_filtered_event_is_as_large_in_the_prompt_as_its_weight(dataset):
+    """Eq. 6 survives the projection: slots of one event over candidates grow with the event's share."""
+    ranker = build(dataset, soft_filter=CrossAttentionConfig(output="sequence"), layout="interleaved")
+    batch = some_batch(dataset)
+    with torch.no_grad():
+        state = ranker.encode(batch).views["text"]
+        candidates = ranker._items("text", batch.cand, None) * 50  # sharp weights
+        slots, weights = ranker.views["text"].filter(state, candidates)
+    sizes = slots.square().mean(-1).sqrt()  # [B, C, K]
+    shares = weights * state.mask.sum(1)[:, None, None]
+    torch.testing.assert_close(sizes, shares * ranker.backbone.embedding_rms, atol=0.02, rtol=0.02)
+    assert shares.max() > 2 * shares[shares > 0].min()
+
+
+def test_templates_that_show_all_candidates_alike_are_refused():
+    template = "is it {cf_candidate} ?"
+    with pytest.raises(ValidationError, match=r"shows all candidates alike.*needs \{text_candidate\}"):
+        GenSRConfig(
+            cf=None, contrastive=None, templates={"recommendation": template, "search": "find {query} " + template}
+        )
 
 
 def test_every_trainable_parameter_gets_a_gradient_and_the_cf_table_stays(dataset):

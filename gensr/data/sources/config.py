@@ -61,9 +61,10 @@ class TableConfig(SourceConfig):
 
     type: Literal["table"] = "table"
     path: str
-    """A folder with `interactions.*` (or `events.*`) and `items.*`, or the file of events."""
+    """A folder with `interactions.*` (or `events.*`) and `items.*`, or the file of events. A relative path starts at
+    the working directory, not at the spec's folder."""
     items: str | None = None
-    """The file of items; absent beside a file of events, items have no text and are those of the events."""
+    """The file of items, found like `path`; absent beside a file of events, items have no text and are the events'."""
     columns: dict[Column, str] = Field(default_factory=dict)
     """Column names that are neither gensr's own nor usual ones: `{"item_id": "sku"}`."""
 

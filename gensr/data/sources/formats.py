@@ -68,7 +68,7 @@ def open_table(path: Path) -> TableFile:
     """
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
-        raise BadInputError(f"no file {str(path)!r}{near}")
+        raise BadInputError(f"no file {str(path)!r} in {Path.cwd()}{near}")
     kind = suffix(path)
     if kind not in SUFFIXES:
         raise BadInputError(f"{path}: unknown format; gensr reads {', '.join(SUFFIXES)}, the text formats also as .gz")

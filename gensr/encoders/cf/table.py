@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gensr.files import new_file, undamaged
+
 
 class CFTable(NamedTuple):
     """Collaborative vectors. Row 0, and every row without a training interaction, is zero.
@@ -26,20 +28,28 @@ class CFTable(NamedTuple):
         return self.items.shape[1]
 
     def save(self, path: Path) -> None:
-        """Write both tables to a safetensors file, atomically."""
+        """Write both tables to a safetensors file, atomically.
+
+        Raises:
+            FullDiskError: the disk is full; nothing is left.
+        """
         from safetensors.torch import save_file
 
-        temporary = path.with_name(path.name + ".tmp")
-        save_file({"users": self.users.contiguous(), "items": self.items.contiguous()}, temporary)
-        temporary.replace(path)
+        with new_file(path, needs=self.users.nbytes + self.items.nbytes) as temporary:
+            save_file({"users": self.users.contiguous(), "items": self.items.contiguous()}, temporary)
 
     @classmethod
     def load(cls, path: Path) -> CFTable:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            DamagedFileError: the file cannot be read.
+        """
         from safetensors.torch import load_file
 
-        tensors = load_file(path)
-        return cls(tensors["users"], tensors["items"])
+        with undamaged(path, "Delete it; the next command that needs it computes it again"):
+            tensors = load_file(path)
+            return cls(tensors["users"], tensors["items"])
 
 
 def zero_untouched(table: Tensor, touched: Tensor) -> Tensor:
