@@ -22,7 +22,7 @@ demo: $(SETUP)  ## Train and evaluate GenSR on the built-in demo shop.
 	$(BIN)/gensr build preset:demo
 
 test: $(SETUP)  ## Run the tests.
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 bench: $(SETUP)  ## Run the benchmarks (ratios within one run).
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc -o addopts= -q

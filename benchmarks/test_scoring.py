@@ -81,7 +81,7 @@ def test_scoring(benchmark, model, path):
     with torch.inference_mode():
         torch.testing.assert_close(scorer.score(batch), one_candidate_at_a_time(scorer, batch), atol=1e-4, rtol=0)
         benchmark.extra_info["layout"] = layout
-        benchmark.pedantic(call, args=(batch,), rounds=5, warmup_rounds=1)
+        benchmark.pedantic(call, args=(batch,), rounds=3, warmup_rounds=1)
 
 
 @pytest.mark.benchmark(group="training step, 32 requests x 5 candidates (d 256, 4+4 layers, fp32)")
@@ -97,4 +97,4 @@ def test_training_step(benchmark, model):
         scorer.eval()
 
     benchmark.extra_info["layout"] = layout
-    benchmark.pedantic(step, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(step, rounds=3, warmup_rounds=1)

@@ -33,8 +33,9 @@ from gensr.rankers.config import GenSRConfig, PopularityConfig
 from gensr.spec import DataSpec, TrainingSpec
 from gensr.training.trainer import train
 
-SEED, STEPS, HISTORY, NEGATIVES = 7, 500, 6, 4
+SEED, STEPS, HISTORY, NEGATIVES = 7, 350, 6, 4
 DATA = DataSpec(source=DemoConfig(users=800, items=160), candidates=(UniformConfig(count=49),))
+# Few words before the vectors: a step costs half as much, and a small T5 finds the query at once.
 SLOTS = "{cf_history}{text_history}{cf_candidate}{text_candidate}"
 RANKER = GenSRConfig(
     cf=ALSConfig(dim=16),
@@ -105,7 +106,7 @@ def test_the_task_loss_falls_below_that_of_knowing_only_the_share_of_positives(t
     share = 1 / (1 + NEGATIVES)
     entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
     first, *_, last = [line["losses"] for line in trained.curve if line["kind"] == "train"]
-    assert last["task"] < entropy - 0.05  # 0.02 is what is asked for; about 0.2 is what is reached
+    assert last["task"] < entropy - 0.05  # 0.02 is what is asked for; about 0.23 is what is reached
     assert last["contrastive"] < first["contrastive"]
     for task in Task:
         assert last[f"task_{task.label}"] < entropy - 0.02

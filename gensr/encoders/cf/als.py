@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -30,7 +32,7 @@ def fit_als(
         alpha: confidence of an interaction.
         threads: threads; one makes the result repeatable.
         seed: for the starting values.
-        progress: show the library's bar on stderr.
+        progress: show the library's bar on stderr, where that is a terminal.
 
     Returns:
         Float32 tables; zero in every row without an interaction.
@@ -51,7 +53,7 @@ def fit_als(
             dtype=np.float32,
         )
         # Row and column 0 are padding: as an ordinary user and item they would take part in the regularisation.
-        model.fit(user_items[1:, 1:].astype(np.float32), show_progress=progress)
+        model.fit(user_items[1:, 1:].astype(np.float32), show_progress=progress and sys.stderr.isatty())
     return CFTable(_padded(model.user_factors, user_items), _padded(model.item_factors, user_items.T))
 
 
