@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gensr.backbones.base import Prompt
-from gensr.backbones.templates import Layout, TaskTemplates, split_template
+from gensr.backbones.templates import Layout, TaskTemplates, prefix_length, split_template
 from gensr.data.tasks import Task
 
 PAD, TEXT, QUERY, SLOT = range(4)
@@ -46,9 +46,7 @@ class PromptBuilder(nn.Module):
         prefixes, blocks = [], []
         for task in Task:
             pieces = split_template(getattr(templates, task.label))
-            first = next(i for i, (kind, _) in enumerate(pieces) if kind == "slot") if layout == "packed" else 0
-            if any(kind == "query" for kind, _ in pieces[first:]) and layout == "packed":
-                raise ValueError(f"the {task.label} template has {{query}} after its first vector; move it before")
+            first = prefix_length(pieces, layout)
             prefixes.append(_columns(pieces[:first], tokenize, slots, query_length))
             blocks.append(_columns(pieces[first:], tokenize, slots, query_length))
         for name, columns in (("prefix", prefixes), ("block", blocks)):

@@ -77,6 +77,24 @@ worded instruction: give it `templates`.
 DEFAULTS: dict[str, TaskTemplates] = {"interleaved": INTERLEAVED, "packed": PACKED}
 
 
+def prefix_length(pieces: list[tuple[str, str]], layout: Layout) -> int:
+    """How many pieces of a split template all candidates share: those before the first vector, where packed.
+
+    Raises:
+        ValueError: the query stands behind them.
+    """
+    if layout == "interleaved":
+        return 0
+    kinds = [kind for kind, _ in pieces]
+    first = kinds.index("slot")
+    if "query" in kinds[first:]:
+        raise ValueError(
+            "the template has {query} after the first vector; in the packed layout the query belongs to the prefix: "
+            "move it before the first vector, or use layout 'interleaved'"
+        )
+    return first
+
+
 def split_template(text: str) -> list[tuple[str, str]]:
     """Cut a template into ``("text", words)``, ``("query", "")`` and ``("slot", name)`` pieces, in order.
 

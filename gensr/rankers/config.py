@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from gensr.backbones.config import BACKBONES, BackboneConfig, T5Config
-from gensr.backbones.templates import Layout, TaskTemplates, split_template
+from gensr.backbones.templates import Layout, TaskTemplates, prefix_length, split_template
 from gensr.encoders.config import (
     CF_SOURCES,
     HISTORY_ENCODERS,
@@ -106,12 +106,10 @@ class GenSRConfig(RankerConfig):
             raise ValueError(
                 f"the {task} template shows all candidates alike: without the dropped view it needs {missing}"
             )
-        kinds = [kind for kind, _ in pieces]
-        if self.layout == "packed" and "query" in kinds[kinds.index("slot") :]:
-            raise ValueError(
-                f"the {task} template has {{query}} after the first vector; in the packed layout the query belongs to "
-                "the prefix: move it before the first vector, or use layout 'interleaved'"
-            )
+        try:
+            prefix_length(pieces, self.layout)
+        except ValueError as error:
+            raise ValueError(f"templates.{task}: {error}") from None
 
     def check_precision(self, precision: str) -> None:
         """See `RankerConfig.check_precision`."""

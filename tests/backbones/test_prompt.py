@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from gensr.backbones.prompt import PromptBuilder
 from gensr.backbones.templates import TaskTemplates, split_template
 from gensr.data.tasks import Task
+from gensr.rankers.config import GenSRConfig
 
 TEMPLATES = TaskTemplates(
     recommendation="like {cf_history}{text_history} this {cf_candidate}{text_candidate} yes",
@@ -96,3 +97,10 @@ def test_split_template_names_text_query_and_slots():
 def test_broken_templates_are_explained(search, message):
     with pytest.raises(ValidationError, match=message.replace("{", "[{]").replace("?", "[?]")):
         TaskTemplates(recommendation="x {cf_candidate}", search=search)
+
+
+def test_a_packed_template_with_its_query_behind_the_vectors_is_refused():
+    late = TaskTemplates(recommendation="x {cf_candidate}", search="x {cf_candidate} {query}")
+    with pytest.raises(ValidationError, match=r"templates\.search: .*move it before the first vector"):
+        GenSRConfig(templates=late, layout="packed")
+    assert GenSRConfig(templates=late, layout="interleaved").templates == late
