@@ -10,7 +10,7 @@ import torch
 from gensr.backbones.config import T5Config, T5Sizes
 from gensr.data.batch import Batch
 from gensr.data.tasks import Task
-from gensr.encoders.config import ALSConfig
+from gensr.encoders.cf.config import ALSConfig
 from gensr.rankers.config import GenSRConfig
 from gensr.rankers.gensr import GenSR
 

@@ -1,4 +1,4 @@
-"""Results of stages that runs share: prepared data, CF tables, ranks of floors.
+"""Results of stages that runs share: prepared data, CF and text tables, ranks of floors.
 
 Each lies under the hash of exactly what it depends on, so the variants of a study compute it once. A lock makes a
 second process wait for the first instead of doing the same work beside it.
@@ -19,8 +19,10 @@ from gensr.spec import DataSpec, PipelineSpec, fingerprint
 
 if TYPE_CHECKING:
     from gensr.data.dataset import Dataset
+    from gensr.encoders.cf.config import CFConfig
     from gensr.encoders.cf.table import CFTable
-    from gensr.encoders.config import CFConfig
+    from gensr.encoders.semantic.config import SemanticConfig
+    from gensr.encoders.semantic.table import TextTable
     from gensr.rankers.base import Resources
     from gensr.rankers.config import RankerConfig
 
@@ -76,12 +78,47 @@ class StageCache:
         from gensr.encoders.cf.folds import fit_table
         from gensr.encoders.cf.table import CFTable
 
-        key = (fingerprint(config), dataset.fingerprint, seed) + ((fold,) if fold else ())
+        key = (fingerprint(config), config.identity(), dataset.fingerprint, seed) + ((fold,) if fold else ())
         path = self._path("cf", ".safetensors", *key)
         with self.alone(path):
             if not path.exists():
                 fit_table(config, dataset, seed=seed, fold=fold, device=device, progress=progress).save(path)
             return CFTable.load(path)
+
+    def text_table(
+        self,
+        config: SemanticConfig,
+        dataset: Dataset,
+        *,
+        seed: int,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> TextTable | None:
+        """The frozen vectors of `config` for the catalogue; None where there are none to compute ahead.
+
+        Args:
+            config: the method.
+            dataset: the prepared data.
+            seed: for the method.
+            device: where to compute.
+            progress: show progress.
+        """
+        from gensr.encoders.semantic.config import SemanticConfig
+        from gensr.encoders.semantic.table import TextTable
+
+        if type(config).table is SemanticConfig.table:
+            return None
+        path = self._path("text", ".safetensors", fingerprint(config), config.identity(), dataset.fingerprint, seed)
+        with self.alone(path):
+            if not path.exists():
+                catalogue = dataset.catalogue
+                table = config.table(
+                    catalogue.text, item_ids=catalogue.item_ids, seed=seed, device=device, progress=progress
+                )
+                if table is None:
+                    return None
+                table.save(path)
+            return TextTable.load(path)
 
     def resources(
         self, spec: PipelineSpec, dataset: Dataset, *, device: str = "cpu", progress: bool = False
@@ -96,6 +133,9 @@ class StageCache:
             dataset=dataset,
             cf_table=lambda config, fold=None: self.cf_table(
                 config, dataset, seed=spec.seed, fold=fold, device=device, progress=progress
+            ),
+            text_table=lambda config: self.text_table(
+                config, dataset, seed=spec.seed, device=device, progress=progress
             ),
         )
 

@@ -26,7 +26,7 @@ from pydantic_core import to_jsonable_python
 from gensr.data.config import CANDIDATES, CandidatesConfig, UniformConfig
 from gensr.data.sources.config import SOURCES, SourceConfig
 from gensr.data.tasks import parse_task
-from gensr.encoders.config import LightGCNConfig
+from gensr.encoders.cf.config import LightGCNConfig
 from gensr.errors import BadInputError, did_you_mean
 from gensr.rankers.config import (
     RANKERS,

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import gensr
-from gensr.encoders.config import ALSConfig
+from gensr.encoders.cf.config import ALSConfig
 from gensr.errors import BadInputError, GensrError, MissingExtraError
 from gensr.files import locked
 from gensr.pipeline import build, run_directory

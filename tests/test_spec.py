@@ -11,7 +11,7 @@ import pytest
 from pydantic_core import to_jsonable_python
 
 from gensr.backbones.templates import DEFAULTS
-from gensr.encoders.config import LightGCNConfig
+from gensr.encoders.cf.config import LightGCNConfig
 from gensr.errors import BadInputError
 from gensr.rankers.config import GenSRConfig, LexicalConfig, RandomConfig
 from gensr.registry import ComponentConfig, Registry, Section

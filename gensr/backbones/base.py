@@ -19,6 +19,7 @@ class Prompt(NamedTuple):
         block: int64 [B, T] token ids (0 where a vector stands), padded on the right.
         slot: int64 [B, T] which vector stands here, -1 for text.
         block_mask: bool [B, T].
+        task: int64 [B] task codes.
     """
 
     prefix: Tensor
@@ -26,6 +27,7 @@ class Prompt(NamedTuple):
     block: Tensor
     slot: Tensor
     block_mask: Tensor
+    task: Tensor
 
 
 class Backbone(nn.Module, ABC):
@@ -51,12 +53,8 @@ class Backbone(nn.Module, ABC):
         """Hidden state at the answer position, [B, C, D], of blocks with the vectors `slots` [B, C, S, D]."""
 
     @abstractmethod
-    def answer(self, hidden: Tensor) -> Tensor:
-        """logit(Yes) - logit(No), float32 [...], of hidden states [..., D]."""
-
-    def yes_no(self, state: Any, slots: Tensor) -> Tensor:
-        """logit(Yes) - logit(No) of every candidate, float32 [B, C]."""
-        return self.answer(self.hidden(state, slots))
+    def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
+        """logit(Yes) - logit(No), float32 [B, C], of hidden states [B, C, D] of requests of `task` [B]."""
 
     @property
     @abstractmethod

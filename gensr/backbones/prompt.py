@@ -66,7 +66,7 @@ class PromptBuilder(nn.Module):
         block, slot, block_mask = _fill(self.block_kind[task], self.block_value[task], query_ids, slot_mask)
         prefix_mask, prefix = _compact(prefix_mask, prefix, left=True)
         block_mask, block, slot = _compact(block_mask, block, slot, left=False)
-        return Prompt(prefix, prefix_mask, block, slot, block_mask)
+        return Prompt(prefix, prefix_mask, block, slot, block_mask, task)
 
 
 def _columns(

@@ -78,7 +78,7 @@ class T5Backbone(Backbone):
         start = self.model.config.decoder_start_token_id
         return decode_blocks(self.model, state.prefix, inputs, prompt.block_mask, start or 0)
 
-    def answer(self, hidden: Tensor) -> Tensor:
+    def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
         """See `Backbone.answer`."""
         head = self.model.lm_head.weight
         direction = (head[self.yes] - head[self.no]).float()

@@ -1,12 +1,13 @@
 """Where vectors come from: collaborative tables, item text, a user's past.
 
-Names are imported at first use, so that reading a spec, which imports `gensr.encoders.config`, loads no torch.
+Names are imported at first use, so that reading a spec, which imports configs only, loads no torch.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gensr.exports import lazy_exports
 
 if TYPE_CHECKING:
     from gensr.encoders.cf.als import fit_als as fit_als
@@ -25,13 +26,4 @@ _EXPORTS = {
     "fit_lightgcn": "gensr.encoders.cf.lightgcn",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

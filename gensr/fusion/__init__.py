@@ -1,12 +1,13 @@
 """Where the views of a history meet: soft filters, contrastive losses, projection to the backbone.
 
-Names are imported at first use, so that reading a spec, which imports `gensr.fusion.config`, loads no torch.
+Names are imported at first use, so that reading a spec, which imports configs only, loads no torch.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gensr.exports import lazy_exports
 
 if TYPE_CHECKING:
     from gensr.fusion.contrastive.info_nce import InfoNCE as InfoNCE
@@ -25,13 +26,4 @@ _EXPORTS = {
     "SoftFilter": "gensr.fusion.soft_filter.base",
 }
 __all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

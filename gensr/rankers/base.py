@@ -17,6 +17,8 @@ from gensr.errors import BadInputError
 if TYPE_CHECKING:
     from gensr.data.dataset import Catalogue, Dataset
     from gensr.encoders.cf.table import CFTable
+    from gensr.encoders.semantic.config import SemanticConfig
+    from gensr.encoders.semantic.table import TextTable
 
 
 class Losses(NamedTuple):
@@ -38,6 +40,8 @@ class Resources:
         folder: the saved ranker's folder; None when a new one is built.
         cf_table: fits (or fetches from the cache) the table of a CF config; only while `dataset` is set. Called with
             ``(fold, folds)`` as second argument, it leaves that fold of the interactions out.
+        text_table: computes (or fetches) the catalogue's frozen vectors of a semantic config, None where it has none;
+            only while `dataset` is set.
     """
 
     catalogue: Catalogue
@@ -46,6 +50,7 @@ class Resources:
     dataset: Dataset | None = None
     folder: Path | None = None
     cf_table: Callable[..., CFTable] | None = field(default=None, repr=False)
+    text_table: Callable[[SemanticConfig], TextTable | None] | None = field(default=None, repr=False)
 
 
 class Ranker(nn.Module, ABC):

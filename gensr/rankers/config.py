@@ -8,26 +8,11 @@ from pydantic import Field, PositiveInt, model_validator
 
 from gensr.backbones.config import BACKBONES, BackboneConfig, T5Config
 from gensr.backbones.templates import Layout, TaskTemplates, prefix_length, split_template
-from gensr.encoders.config import (
-    CF_SOURCES,
-    HISTORY_ENCODERS,
-    SEMANTIC_ENCODERS,
-    ALSConfig,
-    CFConfig,
-    HistoryConfig,
-    LightGCNConfig,
-    SemanticConfig,
-    TokensConfig,
-    TransformerConfig,
-)
-from gensr.fusion.config import (
-    CONTRASTIVE_LOSSES,
-    SOFT_FILTERS,
-    ContrastiveConfig,
-    CrossAttentionConfig,
-    InfoNCEConfig,
-    SoftFilterConfig,
-)
+from gensr.encoders.cf.config import CF_SOURCES, ALSConfig, CFConfig, LightGCNConfig
+from gensr.encoders.history.config import HISTORY_ENCODERS, HistoryConfig, TransformerConfig
+from gensr.encoders.semantic.config import SEMANTIC_ENCODERS, SemanticConfig, TokensConfig
+from gensr.fusion.contrastive.config import CONTRASTIVE_LOSSES, ContrastiveConfig, InfoNCEConfig
+from gensr.fusion.soft_filter.config import SOFT_FILTERS, CrossAttentionConfig, SoftFilterConfig
 from gensr.registry import ComponentConfig, Registry
 
 if TYPE_CHECKING:

@@ -223,7 +223,7 @@ class GenSR(Ranker):
 
     def margins(self, batch: Batch, encoded: Encoded | None = None) -> Tensor:
         """logit(Yes) - logit(No), float32 [B, C], padding candidates included."""
-        return self.backbone.answer(self.hidden_state(batch, encoded))
+        return self.backbone.answer(self.hidden_state(batch, encoded), batch.task)
 
     def score(self, batch: Batch) -> Tensor:
         """See `Ranker.score`."""

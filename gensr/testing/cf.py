@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from gensr.encoders.cf.config import CFConfig
 from gensr.encoders.cf.table import CFTable
-from gensr.encoders.config import CFConfig
 
 
 def two_tastes(*, users: int = 40, items: int = 24, each: int = 8, seed: int = 0) -> sp.csr_matrix:

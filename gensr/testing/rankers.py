@@ -16,9 +16,9 @@ from gensr.data.batch import Batch, Extra
 from gensr.data.dataset import Catalogue, Dataset, Split
 from gensr.data.loader import RequestLoader
 from gensr.data.tasks import Task
+from gensr.encoders.cf.config import CFConfig
 from gensr.encoders.cf.folds import fit_table
 from gensr.encoders.cf.table import CFTable
-from gensr.encoders.config import CFConfig
 from gensr.errors import BadInputError
 from gensr.rankers.base import Ranker, Resources
 from gensr.rankers.config import RankerConfig

@@ -46,6 +46,10 @@ def prompts(backbone: T5Backbone, layout: str, *, history: int = 1, rows: int = 
     return builder(task, queries, present), slots
 
 
+def margins(backbone: T5Backbone, prompt: Prompt, slots: torch.Tensor) -> torch.Tensor:
+    return backbone.answer(backbone.hidden(backbone.encode(prompt), slots), prompt.task)
+
+
 def margins_of_transformers(
     backbone: T5Backbone, prompt: Prompt, slots: torch.Tensor, row: int, candidate: int
 ) -> float:
@@ -66,7 +70,7 @@ def test_interleaved_margins_equal_transformers_own_forward(backbone, history):
     prompt, slots = prompts(backbone, "interleaved", history=history)
     assert prompt.prefix.shape[1] == 0
     with torch.no_grad():
-        ours = backbone.yes_no(backbone.encode(prompt), slots)
+        ours = margins(backbone, prompt, slots)
         for row, candidate in itertools.product(range(4), range(3)):
             theirs = margins_of_transformers(backbone, prompt, slots, row, candidate)
             assert float(ours[row, candidate]) == pytest.approx(theirs, abs=1e-4)
@@ -95,7 +99,7 @@ def test_packed_margins_equal_one_candidate_at_a_time_under_the_block_mask(backb
     prompt, slots = prompts(backbone, "packed")
     assert prompt.prefix.shape[1] > 0
     with torch.no_grad():
-        ours = backbone.yes_no(backbone.encode(prompt), slots)
+        ours = margins(backbone, prompt, slots)
         for row, candidate in itertools.product(range(4), range(3)):
             assert float(ours[row, candidate]) == pytest.approx(
                 masked_reference(backbone, prompt, slots, row, candidate), abs=1e-4
@@ -106,12 +110,12 @@ def test_packed_margins_equal_one_candidate_at_a_time_under_the_block_mask(backb
 def test_scores_do_not_depend_on_batch_mates_or_their_query_lengths(backbone, layout):
     prompt, slots = prompts(backbone, layout)
     with torch.no_grad():
-        together = backbone.yes_no(backbone.encode(prompt), slots)
+        together = margins(backbone, prompt, slots)
         alone_prompt, alone_slots = prompts(backbone, layout, rows=2)
-        alone = backbone.yes_no(backbone.encode(alone_prompt), alone_slots[:, :1])
+        alone = margins(backbone, alone_prompt, alone_slots[:, :1])
     # The slots are drawn anew for two rows: compare on the same vectors.
     with torch.no_grad():
-        same = backbone.yes_no(backbone.encode(alone_prompt), slots[:2, :1])
+        same = margins(backbone, alone_prompt, slots[:2, :1])
     assert alone.shape == (2, 1)
     torch.testing.assert_close(together[:2, :1], same, atol=1e-5, rtol=0)
 
@@ -119,10 +123,10 @@ def test_scores_do_not_depend_on_batch_mates_or_their_query_lengths(backbone, la
 def test_gradients_of_packed_equal_those_of_single_candidates(backbone):
     prompt, slots = prompts(backbone, "packed")
     slots.requires_grad_()
-    (together,) = torch.autograd.grad(backbone.yes_no(backbone.encode(prompt), slots).square().sum(), slots)
+    (together,) = torch.autograd.grad(margins(backbone, prompt, slots).square().sum(), slots)
     for candidate in range(3):
         single = slots[:, candidate : candidate + 1].detach().requires_grad_()
-        (alone,) = torch.autograd.grad(backbone.yes_no(backbone.encode(prompt), single).square().sum(), single)
+        (alone,) = torch.autograd.grad(margins(backbone, prompt, single).square().sum(), single)
         torch.testing.assert_close(together[:, candidate : candidate + 1], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -136,7 +140,7 @@ def test_flan_t5_base_shape_has_247577856_parameters():
 def test_every_trainable_parameter_gets_a_gradient(backbone):
     prompt, slots = prompts(backbone, "packed")
     backbone.zero_grad()
-    backbone.yes_no(backbone.encode(prompt), slots).sum().backward()
+    margins(backbone, prompt, slots).sum().backward()
     without = [
         name for name, parameter in backbone.named_parameters() if parameter.requires_grad and parameter.grad is None
     ]
@@ -152,7 +156,7 @@ def test_saved_backbone_reopens_with_the_same_shapes_and_tokens(backbone, tmp_pa
     assert torch.equal(again.tokenize(["red kettle"], 8), backbone.tokenize(["red kettle"], 8))
     prompt, slots = prompts(backbone, "packed")
     with torch.no_grad():
-        assert torch.equal(again.yes_no(again.encode(prompt), slots), backbone.yes_no(backbone.encode(prompt), slots))
+        assert torch.equal(margins(again, prompt, slots), margins(backbone, prompt, slots))
 
 
 def test_a_local_pretrained_folder_scores_like_the_model_that_was_saved(backbone, tmp_path):
@@ -161,9 +165,7 @@ def test_a_local_pretrained_folder_scores_like_the_model_that_was_saved(backbone
     again = T5Config(pretrained=str(tmp_path)).build(texts=[], seed=0).eval()
     prompt, slots = prompts(backbone, "packed")
     with torch.no_grad():
-        torch.testing.assert_close(
-            again.yes_no(again.encode(prompt), slots), backbone.yes_no(backbone.encode(prompt), slots)
-        )
+        torch.testing.assert_close(margins(again, prompt, slots), margins(backbone, prompt, slots))
 
 
 def test_one_seed_gives_one_model_and_another_seed_another():

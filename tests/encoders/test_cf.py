@@ -6,8 +6,8 @@ import scipy.sparse as sp
 import torch
 
 from gensr.encoders import CFTable, LightGCN, fit_als, fit_lightgcn
+from gensr.encoders.cf.config import CF_SOURCES
 from gensr.encoders.cf.lightgcn import STEPS, BPRSampler, normalised_adjacency
-from gensr.encoders.config import CF_SOURCES
 from gensr.errors import BadInputError
 from gensr.testing.cf import CFContract, two_tastes
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from gensr.encoders import TransformerHistoryEncoder
-from gensr.encoders.config import HISTORY_ENCODERS
+from gensr.encoders.history.config import HISTORY_ENCODERS
 from gensr.encoders.history.transformer import Block, positions_from_newest
 from gensr.testing.history import HistoryContract
 

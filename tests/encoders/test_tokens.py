@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gensr.encoders import TokenMeanEncoder
-from gensr.encoders.config import SEMANTIC_ENCODERS
+from gensr.encoders.semantic.config import SEMANTIC_ENCODERS
 
 TEXTS = ["", "red shoe", "blue shoe", "", "red blue green hat with a brim"]
 

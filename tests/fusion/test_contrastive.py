@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensr.fusion import InfoNCE
-from gensr.fusion.config import CONTRASTIVE_LOSSES
+from gensr.fusion.contrastive.config import CONTRASTIVE_LOSSES
 from gensr.fusion.contrastive.info_nce import info_nce
 from gensr.testing.contrastive import ContrastiveContract
 

@@ -36,7 +36,7 @@ def test_shorter_vectors_lean_towards_the_bias_so_that_length_is_seen():
 
 
 def test_naming_parts_in_a_config_loads_no_torch():
-    code = "import sys, gensr.fusion.config, gensr.encoders.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, gensr.rankers.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

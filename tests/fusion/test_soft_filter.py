@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensr.fusion import CrossAttentionFilter, MeanFilter
-from gensr.fusion.config import SOFT_FILTERS, CrossAttentionConfig
+from gensr.fusion.soft_filter.config import SOFT_FILTERS, CrossAttentionConfig
 from gensr.fusion.soft_filter.cross_attention import masked_softmax
 from gensr.testing.soft_filter import SoftFilterContract
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gensr.backbones.config import T5Config, T5Sizes
-from gensr.encoders.config import ALSConfig
-from gensr.fusion.config import CrossAttentionConfig
+from gensr.encoders.cf.config import ALSConfig
+from gensr.fusion.soft_filter.config import CrossAttentionConfig
 from gensr.rankers.config import RANKERS, GenSRConfig
 from gensr.testing.rankers import RankerContract
 

@@ -11,7 +11,7 @@ from gensr.data.batch import Batch, Extra
 from gensr.data.dataset import Catalogue, Split
 from gensr.data.loader import RequestLoader
 from gensr.data.tasks import Task
-from gensr.encoders.config import ALSConfig
+from gensr.encoders.cf.config import ALSConfig
 from gensr.errors import BadInputError, MissingExtraError
 from gensr.evaluation.evaluator import rank_requests, summarise
 from gensr.rankers.base import Resources

@@ -12,10 +12,12 @@ from gensr.data.batch import Batch, Extra
 from gensr.data.dataset import Split
 from gensr.data.loader import RequestLoader
 from gensr.data.tasks import Task
+from gensr.encoders.cf.config import ALSConfig
 from gensr.encoders.cf.folds import aligned, fit_table, pair_folds, without_fold
 from gensr.encoders.cf.table import CFTable
-from gensr.encoders.config import ALSConfig, TransformerConfig
-from gensr.fusion.config import CrossAttentionConfig, InfoNCEConfig
+from gensr.encoders.history.config import TransformerConfig
+from gensr.fusion.contrastive.config import InfoNCEConfig
+from gensr.fusion.soft_filter.config import CrossAttentionConfig
 from gensr.rankers.base import Resources
 from gensr.rankers.config import GenSRConfig
 from gensr.rankers.gensr import CFVectors, GenSR

@@ -24,8 +24,10 @@ from gensr.data.dataset import Dataset, Split, prepare
 from gensr.data.loader import RequestLoader
 from gensr.data.sources.config import DemoConfig
 from gensr.data.tasks import Task
+from gensr.encoders.cf.config import ALSConfig
 from gensr.encoders.cf.folds import fit_table
-from gensr.encoders.config import ALSConfig, TokensConfig, TransformerConfig
+from gensr.encoders.history.config import TransformerConfig
+from gensr.encoders.semantic.config import TokensConfig
 from gensr.evaluation.evaluator import no_history, rank_requests, shuffled_queries
 from gensr.evaluation.metrics import metric
 from gensr.rankers.base import Ranker, Resources

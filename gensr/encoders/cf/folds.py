@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import scipy.sparse
 
     from gensr.data.dataset import Dataset
-    from gensr.encoders.config import CFConfig
+    from gensr.encoders.cf.config import CFConfig
 
 MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed integer: spreads consecutive numbers
 
@@ -59,7 +59,8 @@ def fit_table(
     pairs = dataset.user_items()
     if fold is not None:
         pairs = without_fold(pairs, *fold)
-    return config.fit(pairs, seed=seed, device=device, progress=progress)
+    ids = {"user_ids": dataset.user_ids, "item_ids": dataset.catalogue.item_ids}
+    return config.table(pairs, **ids, seed=seed, device=device, progress=progress)
 
 
 def aligned(table: CFTable, reference: CFTable) -> CFTable:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from gensr.encoders.semantic.base import SemanticEncoder
 
 if TYPE_CHECKING:
     from gensr.backbones.base import Backbone
@@ -35,7 +37,7 @@ def _refresh(encoder: TokenMeanEncoder, _: object) -> None:
     encoder.refresh()
 
 
-class TokenMeanEncoder(nn.Module):
+class TokenMeanEncoder(SemanticEncoder):
     """Mean of the backbone's token embeddings of an item's text (GenSR section 4.1.1; ``s_v`` in eq. 7).
 
     Args:

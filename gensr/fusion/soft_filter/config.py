@@ -1,10 +1,10 @@
-"""The `soft_filter` and `contrastive` kinds: how a history meets a candidate, and how two views are aligned."""
+"""The `soft_filter` kind: how a history meets a candidate."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from gensr.registry import ComponentConfig, Registry
 
@@ -20,7 +20,7 @@ class SoftFilterConfig(ComponentConfig):
         raise NotImplementedError
 
 
-SOFT_FILTERS = Registry("soft_filter", SoftFilterConfig, builtins="gensr.fusion.config")
+SOFT_FILTERS = Registry("soft_filter", SoftFilterConfig, builtins="gensr.fusion.soft_filter.config")
 
 
 @SOFT_FILTERS.register
@@ -55,33 +55,3 @@ class MeanConfig(SoftFilterConfig):
         from gensr.fusion.soft_filter.mean import MeanFilter
 
         return MeanFilter()
-
-
-class ContrastiveConfig(ComponentConfig):
-    """Base of contrastive losses: align a user's CF view with the same user's semantic view."""
-
-    weight: NonNegativeFloat = 0.01
-    """Factor alpha of this loss beside the task loss (eq. 8)."""
-
-    def build(self, *, dim: int) -> nn.Module:
-        """A module ``forward(a [B, dim], b [B, dim], group [B]) -> scalar``; rows of one group are no negatives."""
-        raise NotImplementedError
-
-
-CONTRASTIVE_LOSSES = Registry("contrastive", ContrastiveConfig, builtins="gensr.fusion.config")
-
-
-@CONTRASTIVE_LOSSES.register
-class InfoNCEConfig(ContrastiveConfig):
-    """InfoNCE on cosine, both directions, negatives across and within the views."""
-
-    type: Literal["info_nce"] = "info_nce"
-    reference = "GenSR section 4.2.2, eq. 10"
-    temperature: PositiveFloat = 0.07
-    """tau; smaller is sharper."""
-
-    def build(self, *, dim: int) -> nn.Module:
-        """See `ContrastiveConfig.build`."""
-        from gensr.fusion.contrastive.info_nce import InfoNCE
-
-        return InfoNCE(temperature=self.temperature)

@@ -1,10 +1,10 @@
-"""The `cf`, `semantic` and `history` kinds: where item and history vectors come from."""
+"""The `cf` kind: where collaborative vectors come from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gensr.registry import ComponentConfig, Registry
 
@@ -12,14 +12,41 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import scipy.sparse
-    from torch import nn
 
-    from gensr.backbones.base import Backbone
     from gensr.encoders.cf.table import CFTable
 
 
 class CFConfig(ComponentConfig):
     """Base of collaborative-filtering sources: item (and user) vectors from who interacted with what."""
+
+    fitted: ClassVar[bool] = True
+    """Whether the vectors come from the interactions. Where not, there is nothing to fit by fold."""
+
+    def identity(self) -> str:
+        """What the table depends on beside the options and the interactions: a hash of the files it reads."""
+        return ""
+
+    def table(
+        self,
+        user_items: scipy.sparse.csr_matrix,
+        *,
+        user_ids: Sequence[str],
+        item_ids: Sequence[str],
+        seed: int,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> CFTable:
+        """Vectors for users and items known by raw ids; `fit`, unless the source brings ids of its own.
+
+        Args:
+            user_items: as in `fit`.
+            user_ids: raw id by row [U+1], row 0 empty.
+            item_ids: raw id by row [I+1], row 0 empty.
+            seed: as in `fit`.
+            device: as in `fit`.
+            progress: as in `fit`.
+        """
+        return self.fit(user_items, seed=seed, device=device, progress=progress)
 
     def fit(
         self, user_items: scipy.sparse.csr_matrix, *, seed: int, device: str = "cpu", progress: bool = False
@@ -38,7 +65,7 @@ class CFConfig(ComponentConfig):
         raise NotImplementedError
 
 
-CF_SOURCES = Registry("cf", CFConfig, builtins="gensr.encoders.config")
+CF_SOURCES = Registry("cf", CFConfig, builtins="gensr.encoders.cf.config")
 
 
 @CF_SOURCES.register
@@ -118,87 +145,4 @@ class ALSConfig(CFConfig):
             threads=self.threads,
             seed=seed,
             progress=progress,
-        )
-
-
-class SemanticConfig(ComponentConfig):
-    """Base of semantic encoders: item vectors from item text."""
-
-    def build(self, *, texts: Sequence[str], backbone: Backbone) -> nn.Module:
-        """A module ``forward(items int64 [...]) -> [..., width]`` with ``encode_text(texts) -> [n, width]``.
-
-        Args:
-            texts: item texts by row, row 0 empty.
-            backbone: the language model; supplies tokenizer and token embeddings.
-        """
-        raise NotImplementedError
-
-
-SEMANTIC_ENCODERS = Registry("semantic", SemanticConfig, builtins="gensr.encoders.config")
-
-
-@SEMANTIC_ENCODERS.register
-class TokensConfig(SemanticConfig):
-    """Mean of the backbone's own (trained) token embeddings of the item text."""
-
-    type: Literal["tokens"] = "tokens"
-    reference = "GenSR section 4.1.1 and eq. 7; released code, mean title embedding"
-    length: PositiveInt = 24
-    """Tokens read of an item's text; the rest is cut."""
-
-    def build(self, *, texts: Sequence[str], backbone: Backbone) -> nn.Module:
-        """See `SemanticConfig.build`."""
-        from gensr.encoders.semantic.tokens import TokenMeanEncoder
-
-        return TokenMeanEncoder(texts, backbone=backbone, length=self.length)
-
-
-class HistoryConfig(ComponentConfig):
-    """Base of history encoders: contextual vectors of a user's past."""
-
-    def build(self, *, dim: int, max_length: int) -> nn.Module:
-        """A module ``forward(x [B, L, dim], mask [B, L], task [B, L]) -> [B, L, dim]``.
-
-        Args:
-            dim: width in and out.
-            max_length: longest history L it will see.
-        """
-        raise NotImplementedError
-
-
-HISTORY_ENCODERS = Registry("history", HistoryConfig, builtins="gensr.encoders.config")
-
-
-@HISTORY_ENCODERS.register
-class TransformerConfig(HistoryConfig):
-    """Transformer encoder with learned positions and task-type embeddings."""
-
-    type: Literal["transformer"] = "transformer"
-    reference = "GenSR eq. 3-4"
-    layers: PositiveInt = 1
-    """Encoder blocks."""
-    heads: PositiveInt = 2
-    """Attention heads; must divide the view's width."""
-    hidden: PositiveInt | None = None
-    """Width of the feed-forward part; the view's width where absent."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """Chance of dropping an activation in training."""
-    positions: bool = True
-    """Learn positions (counted from the newest event)."""
-    task_types: bool = True
-    """Learn whether an event was a search or a recommendation."""
-
-    def build(self, *, dim: int, max_length: int) -> nn.Module:
-        """See `HistoryConfig.build`."""
-        from gensr.encoders.history.transformer import TransformerHistoryEncoder
-
-        return TransformerHistoryEncoder(
-            dim,
-            max_length=max_length,
-            layers=self.layers,
-            heads=self.heads,
-            hidden=self.hidden,
-            dropout=self.dropout,
-            positions=self.positions,
-            task_types=self.task_types,
         )
