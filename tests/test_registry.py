@@ -15,6 +15,7 @@ import gensr.registry
 import gensr.spec
 from gensr.errors import BadInputError
 from gensr.registry import ComponentConfig, Registry, Section, UnknownComponentError, slot_of
+from tests.plugins import config, install
 
 
 class ShapeConfig(ComponentConfig):
@@ -178,6 +179,59 @@ def test_a_plug_in_named_like_a_built_in_is_reported_and_not_used(shapes, monkey
     plug_in(monkeypatch, "some_plugin:SquareConfig", name="circle")
     assert shapes.get("circle").__name__ == "CircleConfig"
     assert "declares a shape of this name too" in shapes.broken()["circle"]
+
+
+def test_every_way_to_be_broken_names_the_package_and_the_reason(shapes, monkeypatch, tmp_path):
+    points = {
+        "hollow": "acme_hollow:Config",
+        "torn": "acme_torn:Config",
+        "plain": "acme_plain:Config",
+        "nameless": "acme_nameless:Config",
+        "oval": "acme_oval:Config",
+        "circle": "acme_circle:Config",
+    }
+    modules = {
+        "acme_torn": "import no_such_module_of_acme",
+        "acme_plain": "class Config: ...",
+        "acme_nameless": "from tests.test_registry import ShapeConfig\nclass Config(ShapeConfig): ...",
+        "acme_oval": config("tests.test_registry", "ShapeConfig", "ellipse"),
+        "acme_circle": config("tests.test_registry", "ShapeConfig", "circle"),
+    }
+    install(monkeypatch, tmp_path, "acme-shapes", "shape", points, **modules)
+    good = config("tests.test_registry", "ShapeConfig", "hexagon")
+    install(monkeypatch, tmp_path, "good-shapes", "shape", {"hexagon": "good_hexagon:Config"}, good_hexagon=good)
+    reasons = shapes.broken()
+    where = "plug-in {} of package 'acme-shapes'"
+    for name, reason in {
+        "hollow": "cannot be imported: ModuleNotFoundError: No module named 'acme_hollow'",
+        "torn": "cannot be imported: ModuleNotFoundError: No module named 'no_such_module_of_acme'",
+        "plain": "is broken: <class 'acme_plain.Config'> is no shape config: it must derive from ShapeConfig",
+        "nameless": 'is broken: Config has no name: give it `type: Literal["..."] = "..."`',
+        "oval": "registers the name 'ellipse'; the entry point must carry the same name",
+    }.items():
+        assert reasons[name] == f"the shape {where.format(repr(name))} {reason}"
+    assert reasons["circle"] == "package 'acme-shapes' declares a shape of this name too; the other one is used"
+    assert "hexagon" not in reasons
+    assert shapes.parse("hexagon").type == "hexagon"
+    assert shapes.parse("circle").radius == 1
+
+
+def test_a_plug_in_under_a_wrong_name_is_known_under_none(shapes, monkeypatch, tmp_path):
+    text = config("tests.test_registry", "ShapeConfig", "rhombus")
+    install(monkeypatch, tmp_path, "acme-wrong", "shape", {"romb": "acme_rhombus:Config"}, acme_rhombus=text)
+    with pytest.raises(BadInputError, match="of package 'acme-wrong' registers the name 'rhombus'"):
+        shapes.get("romb")
+    with pytest.raises(UnknownComponentError):
+        shapes.get("rhombus")
+
+
+def test_the_json_schema_offers_plug_ins_with_their_options_and_no_broken_ones(shapes, monkeypatch):
+    module(monkeypatch, SquareConfig=SquareConfig)
+    points = [EntryPoint("square", "some_plugin:SquareConfig", "x"), EntryPoint("torn", "no_such_package:Config", "x")]
+    monkeypatch.setattr(gensr.registry, "entry_points", lambda group: points)
+    schema = json.dumps(holder(shapes).model_json_schema())
+    assert '"enum": ["circle", "square"]' in schema
+    assert '"side"' in schema
 
 
 def test_slots_are_found_through_nullable_and_repeated_annotations(shapes):

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gensr.errors import BadInputError
 
 
 class Prompt(NamedTuple):
@@ -15,7 +19,7 @@ class Prompt(NamedTuple):
 
     Attributes:
         prefix: int64 [B, P] token ids, padded on the left with 0; P may be 0.
-        prefix_mask: bool [B, P].
+        prefix_mask: bool [B, P], True where `prefix` is not 0.
         block: int64 [B, T] token ids (0 where a vector stands), padded on the right.
         slot: int64 [B, T] which vector stands here, -1 for text.
         block_mask: bool [B, T].
@@ -31,10 +35,17 @@ class Prompt(NamedTuple):
 
 
 class Backbone(nn.Module, ABC):
-    """A language model behind the four calls a ranker needs. It never generates: one answer position, two head rows."""
+    """A language model behind the four calls a ranker needs. It never generates: one answer position, two head rows.
+
+    Token ids are the backbone's own numbering, in which 0 is padding and nothing else.
+    """
 
     width: int
     """D, width of token embeddings and slots."""
+    yes: int
+    """Row of `logits` that holds the positive answer; only where there is a vocabulary."""
+    no: int
+    """Row of `logits` that holds the negative answer; only where there is a vocabulary."""
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
@@ -56,6 +67,16 @@ class Backbone(nn.Module, ABC):
     def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
         """logit(Yes) - logit(No), float32 [B, C], of hidden states [B, C, D] of requests of `task` [B]."""
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the whole vocabulary at the answer position, float32 [..., V], of hidden states [..., D] (eq. 9).
+
+        Raises:
+            BadInputError: the backbone answers without a vocabulary.
+        """
+        raise BadInputError(
+            f"{type(self).__name__} answers with a number, not with a token: it has no vocabulary to take logits over"
+        )
+
     @property
     @abstractmethod
     def embedding_rms(self) -> float:
@@ -64,3 +85,17 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write architecture and tokenizer (not weights) to `folder`, for `BackboneConfig.open`."""
+
+
+def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A head in float32, whatever the precision around: hidden [..., D], weight [V, D], bias [V] -> [..., V]."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return F.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+
+
+def head_margin(hidden: Tensor, yes: int, no: int, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``logits[yes] - logits[no]`` of `head_logits` from two of its rows alone, float32 [...]."""
+    # The difference of the rows before the product: two nearly equal logits would lose its last digits.
+    row = (weight[yes].float() - weight[no].float()).unsqueeze(0)
+    shift = None if bias is None else (bias[yes].float() - bias[no].float()).unsqueeze(0)
+    return head_logits(hidden, row, shift).squeeze(-1)

@@ -1,4 +1,4 @@
-"""T5's encoder and one decoder step over a shared prefix and per-candidate blocks.
+"""T5's encoder, and one step of its decoder, over a shared prefix and per-candidate blocks.
 
 The prefix sees itself; a block sees the prefix and itself; nothing sees another candidate. With an empty prefix a block
 is a whole prompt, so the paper's interleaved layout is the case P = 0 of the same function. T5's position bias depends
@@ -23,7 +23,7 @@ class PrefixState(NamedTuple):
 
     Attributes:
         encoder: keys and values [B, H, P, k] of every encoder layer.
-        decoder: keys and values [B, H, P, k] of every decoder layer's cross-attention.
+        decoder: keys and values [B, H, P, k] of every decoder layer's cross-attention; empty without a decoder.
         mask: additive float [B, 1, 1, P], 0 or the lowest finite number.
     """
 
@@ -40,17 +40,19 @@ class PrefixState(NamedTuple):
         return PrefixState(pick(self.encoder), pick(self.decoder), self.mask.index_select(0, rows))
 
 
-def encode_prefix(model: Any, inputs: Tensor, mask: Tensor) -> PrefixState:
+def encode_prefix(encoder: Any, inputs: Tensor, mask: Tensor, *, decoder: Any | None = None) -> PrefixState:
     """Run the prefixes through the encoder.
 
     Args:
-        model: a transformers ``T5ForConditionalGeneration``.
+        encoder: a transformers ``T5Stack``.
         inputs: [B, P, D] token embeddings, padded on the left.
         mask: bool [B, P].
+        decoder: the ``T5Stack`` that will read the encoder's states, where there is one.
     """
-    encoder, additive = model.encoder, _additive(mask, inputs.dtype)[:, None, None, :]  # [B, 1, 1, P]
+    additive = _additive(mask, inputs.dtype)[:, None, None, :]  # [B, 1, 1, P]
     length = inputs.shape[1]
     keys_values: list[KeyValue] = []
+    cross: list[KeyValue] = []
     if length:
         bias = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length, device=inputs.device)
         hidden = encoder.dropout(inputs)
@@ -64,28 +66,24 @@ def encode_prefix(model: Any, inputs: Tensor, mask: Tensor) -> PrefixState:
             context = _probabilities(scores, attention) @ value
             hidden = hidden + block.layer[0].dropout(attention.o(_merge(context)))
             hidden = block.layer[-1](hidden)
-        final = encoder.dropout(encoder.final_layer_norm(hidden))
-        cross = [_key_value(block.layer[1].EncDecAttention, final) for block in model.decoder.block]
-    else:
-        cross = []
+        if decoder is not None:
+            final = encoder.dropout(encoder.final_layer_norm(hidden))
+            cross = [_key_value(block.layer[1].EncDecAttention, final) for block in decoder.block]
     return PrefixState(keys_values, cross, additive)
 
 
-def decode_blocks(model: Any, state: PrefixState, inputs: Tensor, mask: Tensor, start: int) -> Tensor:
-    """Run the blocks through the encoder and one decoder step; the decoder's hidden state [B, C, D].
+def encode_blocks(encoder: Any, state: PrefixState, inputs: Tensor, mask: Tensor) -> Tensor:
+    """Run the blocks through the encoder; their final states [B, C, T, D].
 
     Args:
-        model: a transformers ``T5ForConditionalGeneration``.
+        encoder: a transformers ``T5Stack``.
         state: the blocks' prefixes.
         inputs: [B, C, T, D] embeddings of text and vectors.
         mask: bool [B, T]; blocks of one request share it.
-        start: id of the decoder's start token.
     """
-    encoder, decoder = model.encoder, model.decoder
-    batch, candidates, length, _ = inputs.shape
     prefix = state.mask.shape[-1]
-    additive = _additive(mask, inputs.dtype)[:, None, None, None, :]  # [B, 1, 1, 1, T]
-    total = prefix + length
+    additive = _block_additive(mask, inputs.dtype)  # [B, 1, 1, 1, T]
+    total = prefix + inputs.shape[2]
     bias = encoder.block[0].layer[0].SelfAttention.compute_bias(total, total, device=inputs.device)[0, :, prefix:]
     hidden = encoder.dropout(inputs)
     for number, block in enumerate(encoder.block):
@@ -97,10 +95,22 @@ def decode_blocks(model: Any, state: PrefixState, inputs: Tensor, mask: Tensor, 
         context = _attend(attention, query, own, additive, shared, state.mask, bias)
         hidden = hidden + block.layer[0].dropout(attention.o(context))
         hidden = block.layer[-1](hidden)
-    final = encoder.dropout(encoder.final_layer_norm(hidden))
+    return cast(Tensor, encoder.dropout(encoder.final_layer_norm(hidden)))
 
-    token = torch.full((batch, candidates, 1), start, device=inputs.device)
-    hidden = decoder.dropout(model.shared(token))  # [B, C, 1, D]
+
+def decode_step(decoder: Any, state: PrefixState, final: Tensor, mask: Tensor, start: Tensor) -> Tensor:
+    """One decoder step over a prefix and each of its blocks; the decoder's hidden state [B, C, D].
+
+    Args:
+        decoder: a transformers ``T5Stack``.
+        state: the blocks' prefixes, encoded for this decoder.
+        final: [B, C, T, D] the encoder's final states of the blocks.
+        mask: bool [B, T]; blocks of one request share it.
+        start: [D] embedding of the decoder's start token.
+    """
+    prefix = state.mask.shape[-1]
+    additive = _block_additive(mask, final.dtype)  # [B, 1, 1, 1, T]
+    hidden = decoder.dropout(start.expand(*final.shape[:2], 1, -1))  # [B, C, 1, D]
     for number, block in enumerate(decoder.block):
         own_attention, cross = block.layer[0], block.layer[1]
         # One token attends to itself with weight 1, so its query, key and position bias never matter.
@@ -154,6 +164,10 @@ def _probabilities(scores: Tensor, attention: Any) -> Tensor:
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     # The lowest finite number, not -inf: a row of padding alone must stay finite.
     return torch.where(mask, 0.0, torch.finfo(dtype).min / 2).to(dtype)
+
+
+def _block_additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return _additive(mask, dtype)[:, None, None, None, :]
 
 
 def _key_value(attention: Any, hidden: Tensor) -> KeyValue:

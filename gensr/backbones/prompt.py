@@ -69,6 +69,23 @@ class PromptBuilder(nn.Module):
         return Prompt(prefix, prefix_mask, block, slot, block_mask, task)
 
 
+def fill_slots(text: Tensor, slot: Tensor, vectors: Tensor) -> Tensor:
+    """Put vectors into prompts: text [B, T, D], slot [B, T] (-1 = text), vectors [B, C, S, D] -> [B, C, T, D]."""
+    # A product with a 0/1 matrix: unlike gather, its gradient is summed in a fixed order.
+    where = (slot.unsqueeze(-1) == torch.arange(vectors.shape[2], device=slot.device)).to(vectors.dtype)  # [B, T, S]
+    placed = where.unsqueeze(1) @ vectors  # [B, C, T, D]
+    return torch.where((slot >= 0)[:, None, :, None], placed, text.unsqueeze(1).to(placed.dtype))
+
+
+def distinct_prefixes(prompt: Prompt) -> tuple[Tensor, Tensor]:
+    """The distinct prefixes of a batch [R, P], and which of them each request has [B].
+
+    All recommendation requests ask in the same words, and so do all searches with one query.
+    """
+    distinct, rows = torch.unique(prompt.prefix, dim=0, return_inverse=True)
+    return distinct, rows
+
+
 def _columns(
     pieces: list[tuple[str, str]],
     tokenize: Callable[[Sequence[str], int], Tensor],

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from gensr.backbones.base import Backbone, Prompt
+from gensr.backbones.base import Backbone, Prompt, head_logits, head_margin
 from gensr.backbones.config import T5Config, T5Sizes
-from gensr.backbones.packing import PrefixState, decode_blocks, encode_prefix
+from gensr.backbones.lora import add_adapters
+from gensr.backbones.packing import PrefixState, decode_step, encode_blocks, encode_prefix
+from gensr.backbones.pretrained import load_t5
+from gensr.backbones.prompt import distinct_prefixes, fill_slots
 from gensr.backbones.tokenizer import answer_ids, tokenize, train_tokenizer
-from gensr.errors import BadInputError, GensrError
+from gensr.errors import BadInputError
 
 
 class T5State(NamedTuple):
@@ -64,27 +66,27 @@ class T5Backbone(Backbone):
 
     def encode(self, prompt: Prompt) -> T5State:
         """See `Backbone.encode`. Equal prefixes of a batch are read once, and share their dropout in training."""
-        if prompt.prefix.shape[1] == 0:
-            return T5State(encode_prefix(self.model, self.embed(prompt.prefix), prompt.prefix_mask), prompt)
-        # All recommendation requests ask in the same words, and so do all searches with one query.
-        distinct, rows = torch.unique(prompt.prefix, dim=0, return_inverse=True)
-        state = encode_prefix(self.model, self.embed(distinct), distinct > 0)
-        return T5State(state.expand(rows), prompt)
+        return T5State(read_prefixes(self, prompt, self.model.encoder, self.model.decoder), prompt)
 
     def hidden(self, state: T5State, slots: Tensor) -> Tensor:
         """See `Backbone.hidden`."""
         prompt = state.prompt
         inputs = fill_slots(self.embed(prompt.block), prompt.slot, slots)
-        start = self.model.config.decoder_start_token_id
-        return decode_blocks(self.model, state.prefix, inputs, prompt.block_mask, start or 0)
+        final = encode_blocks(self.model.encoder, state.prefix, inputs, prompt.block_mask)  # [B, C, T, D]
+        start = self.model.shared.weight[self.model.config.decoder_start_token_id or 0]
+        return decode_step(self.model.decoder, state.prefix, final, prompt.block_mask, start)
 
     def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
         """See `Backbone.answer`."""
-        head = self.model.lm_head.weight
-        direction = (head[self.yes] - head[self.no]).float()
-        with torch.autocast(hidden.device.type, enabled=False):
-            margin = F.linear(hidden.float(), direction.unsqueeze(0)).squeeze(-1)
-        return margin * self.width**-0.5 if _scales_output(self.model.config) else margin
+        return head_margin(hidden, self.yes, self.no, self.model.lm_head.weight) * self._output_scale
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Backbone.logits`."""
+        return head_logits(hidden, self.model.lm_head.weight) * self._output_scale
+
+    @property
+    def _output_scale(self) -> float:
+        return self.width**-0.5 if _scales_output(self.model.config) else 1.0
 
     @property
     def embedding_rms(self) -> float:
@@ -101,12 +103,12 @@ class T5Backbone(Backbone):
         (folder / "backbone.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def fill_slots(text: Tensor, slot: Tensor, vectors: Tensor) -> Tensor:
-    """Put vectors into prompts: text [B, T, D], slot [B, T] (-1 = text), vectors [B, C, S, D] -> [B, C, T, D]."""
-    # A product with a 0/1 matrix: unlike gather, its gradient is summed in a fixed order.
-    where = (slot.unsqueeze(-1) == torch.arange(vectors.shape[2], device=slot.device)).to(vectors.dtype)  # [B, T, S]
-    placed = where.unsqueeze(1) @ vectors  # [B, C, T, D]
-    return torch.where((slot >= 0)[:, None, :, None], placed, text.unsqueeze(1).to(placed.dtype))
+def read_prefixes(backbone: Backbone, prompt: Prompt, encoder: Any, decoder: Any | None = None) -> PrefixState:
+    """The prefixes of a batch through a T5 encoder, equal ones once."""
+    if prompt.prefix.shape[1] == 0:
+        return encode_prefix(encoder, backbone.embed(prompt.prefix), prompt.prefix_mask)
+    distinct, rows = distinct_prefixes(prompt)
+    return encode_prefix(encoder, backbone.embed(distinct), distinct > 0, decoder=decoder).expand(rows)
 
 
 def _scales_output(config: Any) -> bool:
@@ -121,11 +123,13 @@ def build_t5(config: T5Config, *, texts: Iterable[str], seed: int) -> T5Backbone
         BadInputError: the pretrained model cannot be read, or is no T5.
     """
     if config.pretrained is not None:
-        model, tokenizer = _load_pretrained(config.pretrained)
+        model, tokenizer = load_t5(config.pretrained, transformers.AutoModelForSeq2SeqLM)
     else:
         sizes = config.scratch or T5Sizes()
         tokenizer = train_tokenizer(texts, vocabulary=sizes.vocabulary, answers=config.answers)
         model = random_t5(sizes, vocabulary=len(tokenizer), seed=seed)
+    if config.lora is not None:
+        add_adapters(model, config.lora, seed=seed)
     return T5Backbone(model, tokenizer, answers=config.answers)
 
 
@@ -137,6 +141,8 @@ def open_t5(config: T5Config, folder: Path) -> T5Backbone:
     model = transformers.T5ForConditionalGeneration(architecture)
     if facts["untied_head"]:
         _untie_head(model)
+    if config.lora is not None:
+        add_adapters(model, config.lora, seed=0)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     return T5Backbone(model, tokenizer, answers=config.answers)
 
@@ -169,20 +175,3 @@ def _untie_head(model: Any) -> None:
     # transformers 5 ties every T5 it builds from a config, also where the published model does not.
     if model.lm_head.weight is model.shared.weight:
         model.lm_head.weight = nn.Parameter(model.shared.weight.detach().clone())
-
-
-def _load_pretrained(name: str) -> tuple[Any, Any]:
-    try:
-        architecture = transformers.AutoConfig.from_pretrained(name)
-        if architecture.model_type not in ("t5", "mt5"):
-            raise BadInputError(f"backbone.pretrained: {name!r} is a {architecture.model_type}, expected a t5")
-        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    except (GensrError, MemoryError):
-        raise
-    except Exception as error:  # safetensors and pickle have kinds of their own for damaged weights, tokenizers none
-        raise BadInputError(
-            f"backbone.pretrained: cannot load {name!r} (a hub name needs the network or a local cache; a local folder "
-            f"needs config.json, weights and tokenizer files, all whole): {type(error).__name__}: {error}"
-        ) from None
-    return model, tokenizer

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from gensr.errors import did_you_mean
 from gensr.registry import Section
 
-SLOTS = ("cf_history", "text_history", "cf_candidate", "text_candidate")
+SLOTS = ("cf_history", "text_history", "cf_candidate", "text_candidate", "cf_match", "text_match")
 """Markers that stand for vectors, in the order in which a ranker supplies them."""
 MARKERS = ("query", *SLOTS)
 Layout = Literal["packed", "interleaved"]
@@ -26,7 +26,7 @@ class TaskTemplates(Section):
     recommendation: str
     """Asked when nothing was searched."""
     search: str
-    """Asked with a query; must hold ``{query}``."""
+    """Asked with a query; must hold ``{query}``, unless the ranker reads none."""
 
     @model_validator(mode="after")
     def _markers(self) -> TaskTemplates:
@@ -40,8 +40,6 @@ class TaskTemplates(Section):
                     )
                 if found.count(marker) > 1:
                     raise ValueError(f"the {task} template has the marker {{{marker}}} more than once")
-            if ("query" in found) != (task == "search"):
-                raise ValueError("the search template must hold {query}, and the recommendation template must not")
             if "cf_candidate" not in found and "text_candidate" not in found:
                 raise ValueError(
                     f"the {task} template names no candidate: it needs {{cf_candidate}} or {{text_candidate}}"
@@ -53,19 +51,19 @@ INTERLEAVED = TaskTemplates(
     recommendation=(
         "Task: recommendation. The user liked these items: {cf_history} . In words, the user liked: {text_history} . "
         "Is the next item that the user likes this one: {cf_candidate} , in words: {text_candidate} ? "
-        "Decide from all of it. Answer Yes or No. Answer:"
+        "{cf_match}{text_match} Decide from all of it. Answer Yes or No. Answer:"
     ),
     search=(
         "Task: search. The user liked these items: {cf_history} . In words, the user liked: {text_history} . "
         "Does this item answer the query: {cf_candidate} , in words: {text_candidate} ? "
-        "The query is: {query} . Decide from all of it. Answer Yes or No. Answer:"
+        "The query is: {query} . {cf_match}{text_match} Decide from all of it. Answer Yes or No. Answer:"
     ),
 )
-"""The paper's order P1-P5 (section 4.2.1), in our words, the query in the last segment."""
+"""The paper's order P1-P5 (section 4.2.1), in our words, the query and the match in the last segment."""
 
 PACKED = TaskTemplates(
-    recommendation="Next? {cf_history}{text_history}{cf_candidate}{text_candidate} Answer:",
-    search="Find {query} . {cf_history}{text_history}{cf_candidate}{text_candidate} Answer:",
+    recommendation="Next? {cf_history}{text_history}{cf_candidate}{text_candidate}{cf_match}{text_match} Answer:",
+    search="Find {query} . {cf_history}{text_history}{cf_candidate}{text_candidate}{cf_match}{text_match} Answer:",
 )
 """All text and the query first, then the candidate's block of slots and the answer cue.
 

@@ -37,13 +37,20 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int, answers: Sequence[
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNKNOWN)
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> Tensor:
-    """Ids without special tokens, int64 [n, length], cut at `length`, padded on the right with 0."""
+def tokenize(tokenizer: Any, texts: Sequence[str], length: int, *, first: int = 0) -> Tensor:
+    """Ids without special tokens, int64 [n, length], cut at `length`, padded on the right with 0.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        texts: n texts.
+        length: most tokens of a text.
+        first: what the tokenizer's id 0 becomes, and the others after it: 1 where 0 is a real token.
+    """
     ids = torch.zeros(len(texts), length, dtype=torch.int64)
     if len(texts):
         rows = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
         for row, tokens in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64)
+            ids[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int64) + first
     return ids
 
 
@@ -60,7 +67,7 @@ def answer_ids(tokenizer: Any, answers: Sequence[str]) -> tuple[int, int]:
             pieces = tokenizer.convert_ids_to_tokens(tokens)
             raise BadInputError(
                 f"backbone.answers: {answer!r} is {len(tokens)} tokens for this tokenizer ({pieces}); each answer must "
-                "be exactly one known token, such as 'Yes' and 'No'"
+                "be exactly one known token, such as 'Yes' or, where the tokenizer keeps a word's space, ' Yes'"
             )
         ids.append(int(tokens[0]))
     if ids[0] == ids[1]:

@@ -13,6 +13,8 @@ COMMANDS = {
     "components": Lazy("gensr.cli.components", "List the parts a spec can name, and their options."),
     "data": Lazy("gensr.cli.data", "Check, prepare or show the data of a spec."),
     "build": Lazy("gensr.cli.build", "Prepare, train and evaluate what a spec describes."),
+    "ablate": Lazy("gensr.cli.ablate", "Build a spec and variants of it, and compare them."),
+    "compare": Lazy("gensr.cli.compare", "Compare finished runs with the first one."),
     "evaluate": Lazy("gensr.cli.evaluate", "Measure a run again."),
     "rank": Lazy("gensr.cli.rank", "Rank candidates with a run."),
     "doctor": Lazy("gensr.cli.doctor", "Look at this installation: versions, devices, extras, disk."),

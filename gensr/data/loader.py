@@ -93,14 +93,27 @@ class RequestLoader:
             rows = chosen[begin : begin + batch_size]
             yield self.batch(events[rows], items[rows])
 
-    def epoch(self, *, seed: int, epoch: int, batch_size: int, negatives: int, skip: int = 0) -> Iterator[Batch]:
-        """All training requests of both tasks in one shuffled stream, each with its truth and fresh negatives.
+    def epoch(
+        self, *, seed: int, epoch: int, batch_size: int, negatives: int, fresh: bool = True, skip: int = 0
+    ) -> Iterator[Batch]:
+        """All training requests of both tasks in one shuffled stream, each with its truth and negatives.
 
         Negatives are uniform over the items the user touched in no training event. Held-out items may be drawn: leaving
         them out would tell which they are. Order, negatives and shuffling of the candidates depend on `seed` and
         `epoch` alone, so skipping the first `skip` batches gives exactly the rest of the stream.
+
+        Args:
+            seed: of the stream.
+            epoch: number of the pass.
+            batch_size: requests per batch; the last one may be shorter.
+            negatives: per request.
+            fresh: draw new negatives every epoch. Off, a request keeps the ones of the first.
+            skip: batches to leave out at the start.
         """
         order = np.random.default_rng([seed, epoch]).permutation(self._train_requests)
+        if not fresh:
+            yield from self._repeated(order, seed=seed, batch_size=batch_size, negatives=negatives, skip=skip)
+            return
         blocks: dict[int, np.ndarray] = {}  # the blocks that the current batch reaches into
         for begin in range(skip * batch_size, len(order), batch_size):
             end = min(begin + batch_size, len(order))
@@ -109,6 +122,15 @@ class RequestLoader:
             offset = needed.start * BLOCK
             candidates = np.concatenate(list(blocks.values()))[begin - offset : end - offset]
             yield self.batch(order[begin:end], candidates)
+
+    def _repeated(self, order: np.ndarray, *, seed: int, batch_size: int, negatives: int, skip: int) -> Iterator[Batch]:
+        """The stream `order` with candidates that depend on `seed` alone."""
+        requests = self._train_requests
+        blocks = range(-(-len(requests) // BLOCK))
+        candidates = np.concatenate([self._draw(requests, block, [seed], negatives) for block in blocks])
+        for begin in range(skip * batch_size, len(order), batch_size):
+            events = order[begin : begin + batch_size]
+            yield self.batch(events, candidates[np.searchsorted(requests, events)])
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Batches of `epoch` when nothing is skipped."""

@@ -40,8 +40,7 @@ class Resources:
         folder: the saved ranker's folder; None when a new one is built.
         cf_table: fits (or fetches from the cache) the table of a CF config; only while `dataset` is set. Called with
             ``(fold, folds)`` as second argument, it leaves that fold of the interactions out.
-        text_table: computes (or fetches) the catalogue's frozen vectors of a semantic config, None where it has none;
-            only while `dataset` is set.
+        text_table: fetches the catalogue's frozen vectors of a semantic config from a cache; None: there is no cache.
     """
 
     catalogue: Catalogue
@@ -51,6 +50,12 @@ class Resources:
     folder: Path | None = None
     cf_table: Callable[..., CFTable] | None = field(default=None, repr=False)
     text_table: Callable[[SemanticConfig], TextTable | None] | None = field(default=None, repr=False)
+
+    def semantic_table(self, config: SemanticConfig) -> TextTable | None:
+        """The catalogue's frozen vectors of `config`; None for encoders that are trained."""
+        if self.text_table is not None:
+            return self.text_table(config)
+        return config.table(self.catalogue.text, item_ids=self.catalogue.item_ids, seed=self.seed)
 
 
 class Ranker(nn.Module, ABC):

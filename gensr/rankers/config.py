@@ -43,9 +43,9 @@ class GenSRConfig(RankerConfig):
     reference = "Zhang et al., GenSR, 2025, sections 4.1-4.2"
     trainable: ClassVar[bool] = True
     cf: Annotated[CFConfig, CF_SOURCES] | None = LightGCNConfig()
-    """Collaborative view. Null: the prompt loses that view's two slots."""
+    """Collaborative view. Null: the prompt loses that view's slots."""
     semantic: Annotated[SemanticConfig, SEMANTIC_ENCODERS] | None = TokensConfig()
-    """Semantic view. Null: the prompt loses that view's two slots."""
+    """Semantic view. Null: the prompt loses that view's slots."""
     history: Annotated[HistoryConfig, HISTORY_ENCODERS] | None = TransformerConfig()
     """Encoder of each view's history. Null: the item vectors are used as they are."""
     soft_filter: Annotated[SoftFilterConfig, SOFT_FILTERS] | None = CrossAttentionConfig()
@@ -60,6 +60,19 @@ class GenSRConfig(RankerConfig):
     """Prompt wording; the layout's own where absent."""
     query_length: PositiveInt = 32
     """Tokens read of a query; the rest is cut."""
+    read_query: bool = True
+    """Off: the query reaches neither prompt nor filter, as in the released code, and templates hold no query."""
+    match_slots: bool = True
+    """Add to each view's two slots a third: the product of candidate and filtered items, dimension by dimension. Off:
+    the paper's four slots, between which the backbone has to learn to multiply."""
+    scale_slots: bool = True
+    """Scale vectors to the size of token embeddings before they enter the prompt. Off: a plain linear map, or none
+    where the view has the backbone's width, as published."""
+    loss: Literal["answers", "vocabulary"] = "answers"
+    """Cross-entropy of the answer over the two answers alone, or over the whole vocabulary (eq. 9)."""
+    align: Literal["users", "candidates"] = "users"
+    """What the contrastive loss aligns: the users' histories before the filter (eq. 10), or the filtered history of
+    every (user, candidate) row, as in the released code."""
     cf_folds: Annotated[int, Field(ge=0, le=50)] = 10
     """Training requests read a CF table fitted without their own fold of the interactions. 0: one table for all, as in
     the paper; then the table has seen every training truth, and the model trusts it too much. 1 is no choice."""
@@ -78,12 +91,20 @@ class GenSRConfig(RankerConfig):
             )
         if self.cf_folds == 1:
             raise ValueError("cf_folds=1 leaves no interaction to fit on: expected 0, or 2 and more")
+        if self.loss == "vocabulary" and not type(self.backbone).generative:
+            raise ValueError(
+                f"loss 'vocabulary' needs a backbone that generates; {self.backbone.type} has no vocabulary"
+            )
         for task in ("recommendation", "search") if self.templates else ():
             self._check_template(task, getattr(self.templates, task))
         return self
 
     def _check_template(self, task: str, text: str) -> None:
         pieces = split_template(text)
+        asks = self.read_query and task == "search"
+        if (("query", "") in pieces) != asks:
+            needed = "must hold {query}" if asks else "must not hold {query}"
+            raise ValueError(f"the {task} template {needed}" + ("" if self.read_query else " while read_query is off"))
         shown = [name for kind, name in pieces if kind == "slot"]
         views = {"cf_candidate": self.cf, "text_candidate": self.semantic}
         if not any(name in shown and view is not None for name, view in views.items()):
@@ -91,6 +112,12 @@ class GenSRConfig(RankerConfig):
             raise ValueError(
                 f"the {task} template shows all candidates alike: without the dropped view it needs {missing}"
             )
+        matches = {"cf_match": self.cf, "text_match": self.semantic} if self.match_slots else {}
+        for name, view in matches.items():
+            if view is not None and name not in shown:
+                raise ValueError(
+                    f"the {task} template has no place for {{{name}}}: add it, or set match_slots to false"
+                )
         try:
             prefix_length(pieces, self.layout)
         except ValueError as error:

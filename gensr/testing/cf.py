@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 import torch
 
@@ -36,6 +37,11 @@ class CFContract:
         ...         return MyCFConfig(dim=8)
     """
 
+    learns: bool = True
+    """Whether the vectors say who is like whom; a control's do not."""
+    seeded: bool = True
+    """Whether another seed gives another table."""
+
     def config(self) -> CFConfig:
         """The config under test, small enough for a second."""
         raise NotImplementedError
@@ -45,9 +51,9 @@ class CFContract:
         """What is fitted: see `two_tastes`."""
         return two_tastes()
 
-    def table(self, seed: int = 0) -> CFTable:
+    def table(self, seed: int = 0, interactions: sp.csr_matrix | None = None) -> CFTable:
         """The table fitted to `interactions`."""
-        return self.config().fit(self.interactions, seed=seed)
+        return self.config().fit(self.interactions if interactions is None else interactions, seed=seed)
 
     def test_tables_have_a_float32_row_for_everybody(self) -> None:
         """Users [U+1, d], items [I+1, d], finite."""
@@ -68,6 +74,7 @@ class CFContract:
 
     def test_items_of_one_crowd_are_closer_than_items_of_two(self) -> None:
         """What the vectors are for."""
+        self._require("learns")
         items = torch.nn.functional.normalize(self.table().items[1:-2], dim=1)
         cosine = (items @ items.T).fill_diagonal_(0)
         number = torch.arange(len(items))
@@ -78,6 +85,7 @@ class CFContract:
 
     def test_users_prefer_items_of_their_own_crowd(self) -> None:
         """Users and items share one space."""
+        self._require("learns")
         table = self.table()
         scores = table.users[1:-2] @ table.items[1:-2].T
         odd = scores[:, ::2].mean(1) - scores[:, 1::2].mean(1)
@@ -86,12 +94,11 @@ class CFContract:
 
     def test_one_seed_gives_one_table(self) -> None:
         """Bit for bit."""
-        one, other = self.table(), self.table()
-        assert torch.equal(one.users, other.users)
-        assert torch.equal(one.items, other.items)
+        assert_same_table(self.table(), self.table())
 
     def test_two_seeds_give_two_tables(self) -> None:
-        """The seed reaches the method; deterministic methods override this with ``= None``."""
+        """The seed reaches the method."""
+        self._require("seeded")
         assert not torch.equal(self.table(0).items, self.table(1).items)
 
     def test_the_matrix_is_left_as_it_was(self) -> None:
@@ -99,3 +106,30 @@ class CFContract:
         before = self.interactions.copy()
         self.table()
         assert (before != self.interactions).nnz == 0
+
+    def test_raw_ids_change_nothing_for_a_source_that_has_none(self) -> None:
+        """What the pipeline calls gives what `fit` gives."""
+        users, items = ([""] + [str(row) for row in range(1, size)] for size in self.interactions.shape)
+        table = self.config().table(self.interactions, user_ids=users, item_ids=items, seed=0)
+        assert_same_table(table, self.table())
+
+    def test_only_the_interactions_given_matter(self) -> None:
+        """Held-out pairs cannot leak: the table is a function of the training matrix, its values 0, and the seed."""
+        held_out = self.interactions.copy()
+        held_out.data[::5] = 0
+        training = held_out.copy()
+        training.eliminate_zeros()
+        table = self.table(interactions=training)
+        assert_same_table(self.table(interactions=held_out), table)
+        if self.config().fitted:
+            assert not torch.equal(table.items, self.table().items)
+
+    def _require(self, claim: str) -> None:
+        if not getattr(self, claim):
+            pytest.skip(f"{type(self.config()).__name__} does not claim that it is: {claim}")
+
+
+def assert_same_table(one: CFTable, other: CFTable) -> None:
+    """Bit for bit."""
+    assert torch.equal(one.users, other.users)
+    assert torch.equal(one.items, other.items)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 class HistoryContract:
     """Derive from it, return your encoder from `make`, and pytest does the rest.
 
+    Events stand oldest first with padding on the right. Whether order and task types matter is the encoder's affair;
+    whether it needs `gensr.encoders.HistoryEncoder`, which keeps the promises about padding and empty histories, too.
+
     Example:
         >>> class TestMyEncoder(HistoryContract):
         ...     def make(self):
@@ -85,6 +88,15 @@ class HistoryContract:
         assert gradients
         assert all(bool(gradient.isfinite().all()) for gradient in gradients)
 
+    def test_a_batch_of_empty_histories_trains_without_nan(self) -> None:
+        """In training mode, a batch of new users only."""
+        x, mask, task = self.inputs()
+        encoder = self.encoder().train()
+        x.requires_grad_()
+        encoder(x, torch.zeros_like(mask), torch.zeros_like(task)).square().sum().backward()
+        gradients = [leaf.grad for leaf in (x, *encoder.parameters()) if leaf.grad is not None]
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
     def test_it_is_deterministic_in_eval_mode(self) -> None:
         """Scores must be repeatable."""
         encoder = self.encoder()
@@ -95,3 +107,20 @@ class HistoryContract:
         x = torch.randn(2, self.max_length, self.dim)
         mask = torch.ones(2, self.max_length, dtype=torch.bool)
         assert self.encoder()(x, mask, mask.long()).isfinite().all()
+
+    def test_one_slot_is_enough(self) -> None:
+        """L = 1 works, with and without an event in it."""
+        x, mask, task = (part[:, :1] for part in self.inputs())
+        encoded = self.encoder()(x, mask, task)
+        assert encoded.shape == (3, 1, self.dim)
+        assert encoded.isfinite().all()
+
+    def test_it_runs_in_mixed_precision(self) -> None:
+        """Under bfloat16 autocast, on bfloat16 inputs."""
+        x, mask, task = self.inputs()
+        encoder = self.encoder()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            encoded = encoder(x.bfloat16(), mask, task)
+        assert encoded.isfinite().all()
+        assert not encoded[1, 2:].any()
+        assert encoded.shape == x.shape

@@ -22,6 +22,9 @@ class FilterInputs(NamedTuple):
 class SoftFilterContract:
     """Derive from it, return your filter from `make`, and pytest does the rest.
 
+    What a filter promises in return is free: how many vectors a candidate gets, whether weights sum to 1, whether order
+    matters. What every filter must do is what the ranker relies on, one test each.
+
     Example:
         >>> class TestMyFilter(SoftFilterContract):
         ...     def make(self):
@@ -90,6 +93,19 @@ class SoftFilterContract:
         gradients = [leaf.grad for leaf in (*inputs[:2], *soft_filter.parameters()) if leaf.grad is not None]
         assert all(bool(gradient.isfinite().all()) for gradient in gradients)
 
+    def test_a_batch_of_empty_histories_trains_without_nan(self) -> None:
+        """In training mode too, where statistics over the batch would have nothing to count."""
+        inputs = self.inputs()
+        soft_filter = self.filter().train()
+        history, candidate = inputs.history.requires_grad_(), inputs.candidate.requires_grad_()
+        tokens, weights = soft_filter(history, candidate, torch.zeros_like(inputs.mask), inputs.context)
+        assert not tokens.any()
+        assert not weights.any()
+        tokens.sum().backward()
+        gradients = [leaf.grad for leaf in (history, candidate, *soft_filter.parameters()) if leaf.grad is not None]
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+        assert all(bool(state.isfinite().all()) for state in soft_filter.state_dict().values())
+
     def test_candidates_do_not_see_each_other(self) -> None:
         """Vectorised over C: one candidate alone gives what it gives among others."""
         inputs = self.inputs()
@@ -120,6 +136,13 @@ class SoftFilterContract:
         zero = soft_filter(*inputs._replace(context=torch.zeros_like(inputs.context)))
         _assert_same(zero, soft_filter(*inputs[:3]))
 
+    def test_a_filter_that_uses_no_context_reads_none(self) -> None:
+        """Where `uses_context` is False nobody prepares one, so it must change nothing."""
+        inputs = self.inputs()
+        soft_filter = self.filter()
+        if not soft_filter.uses_context:
+            _assert_same(soft_filter(*inputs), soft_filter(*inputs[:3]), atol=0.0)
+
     def test_it_is_deterministic_in_eval_mode(self) -> None:
         """Scores must be repeatable."""
         soft_filter = self.filter()
@@ -131,6 +154,29 @@ class SoftFilterContract:
         soft_filter = self.filter()
         tokens, _ = soft_filter(inputs.history[:, :1], inputs.candidate[:, :1], inputs.mask[:, :1])
         assert tokens.shape == (3, 1, soft_filter.tokens(1), self.dim)
+
+    def test_long_histories_work(self) -> None:
+        """A history of token vectors may have hundreds of slots."""
+        inputs = self.inputs()
+        soft_filter = self.filter()
+        history = torch.randn(3, 200, self.dim, generator=torch.Generator().manual_seed(2))
+        mask = torch.arange(200) < torch.tensor([[200], [70], [0]])
+        tokens, weights = soft_filter(history, inputs.candidate, mask, inputs.context)
+        assert tokens.shape == (3, 4, soft_filter.tokens(200), self.dim)
+        assert tokens.isfinite().all()
+        assert weights[:2].sum(-1).isfinite().all()
+        assert not weights[~mask.unsqueeze(1).expand_as(weights)].any()
+
+    def test_it_runs_in_mixed_precision(self) -> None:
+        """Under bfloat16 autocast, on bfloat16 inputs, the promises about weights hold."""
+        inputs = self.inputs()
+        soft_filter = self.filter()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            history, candidate, context = (x.bfloat16() for x in (inputs.history, inputs.candidate, inputs.context))
+            tokens, weights = soft_filter(history, candidate, inputs.mask, context)
+        assert tokens.isfinite().all()
+        assert (weights >= 0).all()
+        assert not weights[~inputs.mask.unsqueeze(1).expand_as(weights)].any()
 
 
 def _assert_same(one: Filtered, other: Filtered, *, atol: float = 1e-5) -> None:

@@ -127,7 +127,8 @@ def train(
             loop.show(progress, stack.enter_context(progress.bar("training", loop.total, done=loop.state.step)))
         while not loop.finished:
             place = {"seed": seed, "epoch": loop.state.epoch, "skip": loop.state.batch}
-            for batch in loader.epoch(batch_size=spec.batch_size, negatives=negatives, **place):
+            fresh = spec.fresh_negatives
+            for batch in loader.epoch(batch_size=spec.batch_size, negatives=negatives, fresh=fresh, **place):
                 loop.update(batch)
                 loop.after_update(validate, interrupt)
                 if loop.finished:

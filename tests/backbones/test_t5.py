@@ -8,8 +8,8 @@ import transformers
 
 from gensr.backbones.base import Prompt
 from gensr.backbones.config import T5Config, T5Sizes
-from gensr.backbones.prompt import PromptBuilder
-from gensr.backbones.t5 import T5Backbone, fill_slots, open_t5, random_t5
+from gensr.backbones.prompt import PromptBuilder, fill_slots
+from gensr.backbones.t5 import T5Backbone, open_t5, random_t5
 from gensr.backbones.templates import INTERLEAVED, PACKED, SLOTS
 from gensr.backbones.tokenizer import train_tokenizer
 from gensr.data.tasks import Task
@@ -34,7 +34,7 @@ def backbone() -> T5Backbone:
 
 def prompts(backbone: T5Backbone, layout: str, *, history: int = 1, rows: int = 4) -> tuple[Prompt, torch.Tensor]:
     """Mixed tasks and query lengths; slots [B, 3, S, D]."""
-    counts = dict(zip(SLOTS, (history, history, 1, 1), strict=True))
+    counts = {name: history if "history" in name else 1 for name in SLOTS}
     builder = PromptBuilder(LAYOUTS[layout], layout=layout, tokenize=backbone.tokenize, slots=counts, query_length=6)
     task = torch.tensor([Task.RECOMMENDATION, Task.SEARCH, Task.SEARCH, Task.RECOMMENDATION])[:rows]
     queries = backbone.tokenize(["", "red", "steel pan for blue soup", ""], 6)[:rows]

@@ -11,6 +11,7 @@ import gensr.registry
 from gensr.cli.components import schema_type
 from gensr.spec import load_spec
 from tests.cli.conftest import as_json
+from tests.plugins import config, install
 
 
 def test_init_writes_a_spec_that_is_the_demo_one_and_that_other_commands_find(call, tmp_path):
@@ -74,7 +75,8 @@ def test_schema_is_a_json_schema_that_knows_the_keys_of_files(call):
 
 def test_components_lists_all_kinds_with_the_first_line_of_their_docs(call):
     text = call("components").stdout
-    assert "\nsoft_filter\n  cross_attention  Multi-head cross-attention importance of each history item" in text
+    assert "\nsoft_filter\n  bilinear " in text
+    assert "\n  cross_attention  Multi-head cross-attention importance of each history item" in text
     kinds = ["backbone", "candidates", "cf", "contrastive", "history", "ranker", "semantic", "soft_filter", "source"]
     assert list(as_json(call("components", "--json"))) == kinds
 
@@ -110,6 +112,23 @@ def test_a_broken_plug_in_is_marked_and_the_others_are_listed(call, monkeypatch)
     assert "  transformer  Transformer encoder" in text
     assert "BROKEN" in call("components", "history", "mine").stdout
     assert "BROKEN" in call("components", "history").stdout
+
+
+def test_every_broken_plug_in_is_marked_with_its_package_and_breaks_no_other_command(call, monkeypatch, tmp_path):
+    home, base = "gensr.fusion.soft_filter.config", "SoftFilterConfig"
+    points = {"torn": "acme_torn:Config", "plain": "json:dumps", "oval": "acme_oval:Config", "mean": "acme_mean:Config"}
+    modules = {"acme_oval": config(home, base, "ellipse"), "acme_mean": config(home, base, "mean")}
+    install(monkeypatch, tmp_path / "site", "acme-filters", "soft_filter", points, **modules)
+    found = as_json(call("components", "soft_filter", "--json"))["soft_filter"]
+    assert sorted(name for name in found if "broken" in found[name]) == ["mean", "oval", "plain", "torn"]
+    assert all("package 'acme-filters'" in found[name]["broken"] for name in points)
+    assert found["cross_attention"]["options"]
+    lines = call("components", "soft_filter").stdout.splitlines()
+    assert sum("BROKEN: " in line and "acme-filters" in line for line in lines) == 4
+    assert call("spec", "check", "preset:tiny", "--set", "soft_filter=mean").stdout.startswith("ok ")
+    refused = call("spec", "check", "preset:tiny", "--set", "soft_filter=torn", code=2).stderr
+    assert "the soft_filter plug-in 'torn' of package 'acme-filters' cannot be imported" in refused
+    assert '"ellipse"' not in call("spec", "schema").stdout
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,40 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from gensr.encoders import CFTable, LightGCN, fit_als, fit_lightgcn
+from gensr.encoders import CFTable, LightGCN, fit_als, fit_bpr, fit_lightgcn, fit_lmf, random_table
 from gensr.encoders.cf.config import CF_SOURCES
 from gensr.encoders.cf.lightgcn import STEPS, BPRSampler, normalised_adjacency
 from gensr.errors import BadInputError
 from gensr.testing.cf import CFContract, two_tastes
 
 
+def _file(folder):
+    table = fit_als(two_tastes(), dim=8, iterations=5, regularization=0.01, alpha=1.0)
+    table.save(folder / "table.safetensors")
+    return {"path": str(folder / "table.safetensors"), "key": "items", "user_key": "users"}
+
+
+REQUIRED = {"file": _file}
+"""How to write what a source needs into a folder, and the options that name it."""
+CONTROLS = {"random"}
+SEEDLESS = {"file"}
+
+
+def small_config(name, folder):
+    cls = CF_SOURCES.get(name)
+    if any(field.is_required() for field in cls.model_fields.values()) and name not in REQUIRED:
+        pytest.fail(f"the CF source {name!r} has required options: add it to REQUIRED, so that its contract is tested")
+    return cls(**REQUIRED[name](folder)) if name in REQUIRED else cls()
+
+
 class TestEveryCFSource(CFContract):
     @pytest.fixture(autouse=True, params=CF_SOURCES.names())
-    def _name(self, request):
-        self.name = request.param
+    def _name(self, request, tmp_path):
+        self.learns, self.seeded = request.param not in CONTROLS, request.param not in SEEDLESS
+        self._config = small_config(request.param, tmp_path)
 
     def config(self):
-        return CF_SOURCES.get(self.name)()
+        return self._config
 
 
 SMALL = dict(dim=8, layers=2, epochs=3, batch_size=64, learning_rate=1e-2, regularization=1e-4)
@@ -128,18 +148,6 @@ def test_a_small_log_is_still_seen_in_many_steps():
     assert sum(calls) == two_tastes().nnz
 
 
-def test_only_the_interactions_given_matter():
-    """Held-out pairs cannot leak: the table is a function of the training matrix and the seed alone."""
-    full = two_tastes()
-    training = full.tolil()
-    training[3, full[3].nonzero()[1][-1]] = 0
-    training = training.tocsr()
-    explicit = training.copy()
-    training.eliminate_zeros()
-    assert torch.equal(fit_lightgcn(training, **SMALL).items, fit_lightgcn(explicit, **SMALL).items)
-    assert not torch.equal(fit_lightgcn(training, **SMALL).items, fit_lightgcn(full, **SMALL).items)
-
-
 @pytest.mark.parametrize("nothing", [sp.csr_matrix((4, 5)), sp.csr_matrix(([1.0], ([1], [1])), shape=(4, 5))])
 def test_a_log_without_a_comparison_to_learn_from_is_refused(nothing):
     with pytest.raises(
@@ -153,20 +161,95 @@ def test_divergence_is_named():
         fit_lightgcn(two_tastes(), **SMALL | {"learning_rate": 1e30})
 
 
-def test_als_equals_a_fit_without_the_padding_row_and_column():
+def library_model(name, interactions):
+    """The library's own fit, without our padding row and column."""
     from implicit.als import AlternatingLeastSquares
+    from implicit.bpr import BayesianPersonalizedRanking
+    from implicit.lmf import LogisticMatrixFactorization
 
-    interactions = two_tastes()
-    table = fit_als(interactions, dim=4, iterations=3, regularization=0.1, alpha=2.0, seed=5)
-    model = AlternatingLeastSquares(4, regularization=0.1, alpha=2.0, iterations=3, random_state=5, num_threads=1)
+    common = dict(random_state=5, num_threads=1, regularization=0.1, iterations=3)
+    model = {
+        "als": lambda: AlternatingLeastSquares(8, alpha=2.0, **common),
+        "bpr": lambda: BayesianPersonalizedRanking(7, learning_rate=0.05, **common),
+        "lmf": lambda: LogisticMatrixFactorization(6, learning_rate=0.5, neg_prop=3, **common),
+    }[name]()
     model.fit(interactions[1:, 1:], show_progress=False)
-    torch.testing.assert_close(table.users[1:-2], torch.from_numpy(model.user_factors[:-2]))
-    torch.testing.assert_close(table.items[1:-2], torch.from_numpy(model.item_factors[:-2]))
+    return model
 
 
-def test_fitting_says_nothing_unless_asked(capfd):
+FITS = {
+    "als": lambda x: fit_als(x, dim=8, iterations=3, regularization=0.1, alpha=2.0, seed=5),
+    "bpr": lambda x: fit_bpr(x, dim=8, epochs=3, regularization=0.1, learning_rate=0.05, seed=5),
+    "lmf": lambda x: fit_lmf(x, dim=8, epochs=3, regularization=0.1, learning_rate=0.5, negatives=3, seed=5),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_users_and_items_multiply_to_the_librarys_scores_in_dim_columns(name):
+    interactions = two_tastes()
+    table, model = FITS[name](interactions), library_model(name, interactions)
+    assert table.dim == 8
+    scores = table.users[1:-2] @ table.items[1:-2].T
+    for user in (0, 17, 39):
+        items, expected = model.recommend(user, interactions[user + 1, 1:], N=24, filter_already_liked_items=False)
+        real = items < 24  # the others have no interaction, and no vector here
+        torch.testing.assert_close(scores[user, items[real]], torch.from_numpy(expected[real]))
+        assert real.sum() >= 22
+
+
+def test_the_columns_of_biases_are_constant_on_the_other_side():
+    bpr, lmf = FITS["bpr"](two_tastes()), FITS["lmf"](two_tastes())
+    assert bpr.users[1:-2, -1].unique().tolist() == [1]
+    assert bpr.items[1:-2, -1].unique().numel() > 1
+    assert lmf.users[1:-2, -2].unique().tolist() == lmf.items[1:-2, -1].unique().tolist() == [1]
+
+
+@pytest.mark.parametrize(("name", "dim", "least"), [("bpr", 1, 2), ("lmf", 2, 3)])
+def test_a_width_without_room_beside_the_biases_is_refused(name, dim, least):
+    with pytest.raises(ValueError, match=f"greater than or equal to {least}"):
+        CF_SOURCES.get(name)(dim=dim)
+
+
+@pytest.mark.parametrize("name", ["bpr", "lmf"])
+def test_sampling_methods_refuse_a_log_without_interactions(name):
+    with pytest.raises(BadInputError, match=f"{name.upper()} learns from interactions, and there are none"):
+        FITS[name](sp.csr_matrix((4, 5)))
+
+
+def test_divergence_of_the_library_is_named():
+    common = dict(dim=8, regularization=0.1)
+    with pytest.raises(BadInputError, match=r"BPR diverged: lower its learning_rate, which is 1e\+30"):
+        fit_bpr(two_tastes(), epochs=3, learning_rate=1e30, **common)
+    with pytest.raises(BadInputError, match="LMF diverged: lower its learning_rate"):
+        fit_lmf(two_tastes(), epochs=3, learning_rate=1e38, negatives=2, **common)
+    with pytest.raises(BadInputError, match="ALS diverged: lower its alpha"):
+        fit_als(two_tastes(), iterations=3, alpha=1e38, **common)
+
+
+def test_the_control_draws_from_a_standard_normal():
+    table = random_table(sp.csr_matrix(np.ones((300, 400))), dim=64, seed=3)
+    for rows in table:
+        assert abs(rows.mean()) < 0.02
+        assert rows.std().item() == pytest.approx(1, abs=0.02)
+    assert not torch.equal(table.users, table.items[:300])
+
+
+def test_a_vector_of_the_control_does_not_depend_on_who_else_has_one():
+    interactions = two_tastes()
+    fewer = interactions.copy()
+    fewer.data[: fewer.indptr[11]] = 0
+    one, other = (random_table(m, dim=4, seed=0).users for m in (interactions, fewer))
+    assert torch.equal(one[11:], other[11:])
+    assert not other[:11].any()
+
+
+def test_sources_that_do_not_fit_say_so():
+    assert [name for name in CF_SOURCES.names() if not CF_SOURCES.get(name).fitted] == ["file", "random"]
+
+
+def test_fitting_says_nothing_unless_asked(capfd, tmp_path):
     for name in CF_SOURCES.names():
-        CF_SOURCES.get(name)(dim=4).fit(two_tastes(), seed=0)
+        small_config(name, tmp_path).fit(two_tastes(), seed=0)
     assert capfd.readouterr() == ("", "")
 
 

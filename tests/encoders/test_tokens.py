@@ -1,44 +1,21 @@
 import copy
-import zlib
 
 import pytest
 import torch
 from torch import nn
 
-from gensr.encoders import TokenMeanEncoder
-from gensr.encoders.semantic.config import SEMANTIC_ENCODERS
+from gensr.encoders import TokenLevelEncoder, TokenMeanEncoder
+from gensr.encoders.semantic.config import TokensConfig
+from gensr.testing.semantic import WordEmbeddings
 
 TEXTS = ["", "red shoe", "blue shoe", "", "red blue green hat with a brim"]
-
-
-class FakeBackbone(nn.Module):
-    """A word table: every word is the token its hash says."""
-
-    width = 6
-
-    def __init__(self):
-        super().__init__()
-        self.table = nn.Embedding(50, self.width)
-
-    def token(self, word):
-        return 1 + zlib.crc32(word.encode()) % 49
-
-    def tokenize(self, texts, length):
-        ids = torch.zeros(len(texts), length, dtype=torch.int64)
-        for row, text in enumerate(texts):
-            words = text.split()[:length]
-            ids[row, : len(words)] = torch.tensor([self.token(w) for w in words], dtype=torch.int64)
-        return ids
-
-    def embed(self, ids):
-        return self.table(ids)
 
 
 class Owner(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.backbone = FakeBackbone()
+        self.backbone = WordEmbeddings()
         self.text = TokenMeanEncoder(TEXTS, backbone=self.backbone, length=4)
 
 
@@ -136,10 +113,51 @@ def test_a_copy_uses_the_backbone_of_the_copy():
         torch.testing.assert_close(twin.text(torch.tensor([1])), before + 1)
 
 
-@pytest.mark.parametrize("name", SEMANTIC_ENCODERS.names())
-def test_every_semantic_encoder_reads_catalogue_and_new_text_alike(name):
-    encoder = SEMANTIC_ENCODERS.get(name)().build(texts=TEXTS, backbone=FakeBackbone()).eval()
-    with torch.no_grad():
-        vectors = encoder(torch.tensor([[1, 2], [4, 0]]))
-        assert vectors.shape == (2, 2, encoder.width)
-        torch.testing.assert_close(vectors[0], encoder.encode_text(TEXTS[1:3]))
+# Token level
+
+
+def token_level(owner, history_tokens=3):
+    return TokenLevelEncoder(TEXTS, backbone=owner.backbone, length=4, history_tokens=history_tokens)
+
+
+@torch.no_grad()
+def test_a_history_item_is_the_embeddings_of_its_first_tokens():
+    owner = Owner()
+    items = torch.tensor([[2, 4], [1, 2]])
+    vectors, real = token_level(owner).parts(items)
+    assert vectors.shape == (2, 2, 3, 6)
+    for place in ((i, j) for i in range(2) for j in range(2)):
+        words = TEXTS[items[place]].split()[:3]
+        tokens = torch.tensor([owner.backbone.token(word) for word in words])
+        assert real[place].tolist() == [True] * len(words) + [False] * (3 - len(words))
+        assert torch.equal(vectors[place][: len(words)], owner.backbone.table(tokens))
+        assert not vectors[place][len(words) :].any()
+
+
+@torch.no_grad()
+def test_an_item_without_tokens_keeps_one_zero_vector():
+    vectors, real = token_level(Owner()).parts(torch.tensor([3]))
+    assert real.tolist() == [[True, False, False]]
+    assert not vectors.any()
+
+
+@torch.no_grad()
+def test_a_candidate_is_still_the_mean():
+    owner = Owner().eval()
+    items = torch.tensor([1, 4])
+    torch.testing.assert_close(token_level(owner).eval()(items), owner.text(items))
+
+
+def test_padding_tokens_get_no_gradient():
+    owner = Owner()
+    token_level(owner).parts(torch.tensor([1, 3]))[0].sum().backward()
+    assert not owner.backbone.table.weight.grad[0].any()
+
+
+def test_the_unit_is_an_option_and_history_tokens_must_be_read():
+    backbone = WordEmbeddings()
+    assert TokensConfig().build(texts=TEXTS, backbone=backbone).units == 1
+    assert TokensConfig(unit="token").build(texts=TEXTS, backbone=backbone).units == 10
+    assert TokensConfig(length=5).history_tokens == 10  # says nothing with the unit `item`
+    with pytest.raises(ValueError, match="history_tokens=10 is more than length=5, which is read"):
+        TokensConfig(unit="token", length=5)

@@ -14,10 +14,11 @@ from gensr.testing.contrastive import ContrastiveContract
 class TestEveryContrastiveLoss(ContrastiveContract):
     @pytest.fixture(autouse=True, params=CONTRASTIVE_LOSSES.names())
     def _name(self, request):
-        self.name = request.param
+        self.config = CONTRASTIVE_LOSSES.get(request.param)()
+        self.has_negatives, self.pairs_rows = self.config.has_negatives, self.config.pairs_rows
 
     def make(self):
-        return CONTRASTIVE_LOSSES.get(self.name)().build(dim=self.dim)
+        return self.config.build(dim=self.dim)
 
 
 def by_hand(a, b, group, temperature):

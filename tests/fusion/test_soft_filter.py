@@ -6,9 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensr.fusion import CrossAttentionFilter, MeanFilter
-from gensr.fusion.soft_filter.config import SOFT_FILTERS, CrossAttentionConfig
-from gensr.fusion.soft_filter.cross_attention import masked_softmax
+from gensr.fusion.soft_filter.base import masked_softmax
+from gensr.fusion.soft_filter.config import SOFT_FILTERS
 from gensr.testing.soft_filter import SoftFilterContract
+from tests.fusion.soft_filter.cases import batch, every_parameter_gets_a_gradient, randomised
+
+VARIANTS = [
+    {"type": "bilinear", "context": False},
+    {"type": "cross_attention", "output": "sequence", "heads": 4},
+    {"type": "din", "activation": "dice", "weights": "relu", "hidden": [6]},
+    {"type": "din", "activation": "prelu"},
+    {"type": "gated", "output": "sequence", "heads": 4},
+    {"type": "top_k", "k": 2, "heads": 1},
+]
 
 
 class TestEverySoftFilter(SoftFilterContract):
@@ -20,24 +30,33 @@ class TestEverySoftFilter(SoftFilterContract):
         return SOFT_FILTERS.get(self.name)().build(dim=self.dim)
 
 
-class TestSequenceOutput(SoftFilterContract):
+class TestEveryVariant(SoftFilterContract):
+    @pytest.fixture(autouse=True, params=VARIANTS, ids=str)
+    def _config(self, request):
+        self.config = SOFT_FILTERS.parse(request.param)
+
     def make(self):
-        return CrossAttentionConfig(output="sequence", heads=4).build(dim=self.dim)
+        return self.config.build(dim=self.dim)
 
 
-def batch(b=2, c=3, length=4, dim=6, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    history, candidate, context = (
-        torch.randn(s, generator=generator) for s in ((b, length, dim), (b, c, dim), (b, dim))
-    )
-    return history, candidate, torch.arange(length) < torch.tensor([[length], [2]]), context
+@pytest.mark.parametrize("name", ["bilinear", "cross_attention", "din", "gated", "mean", "top_k"])
+def test_the_order_of_items_does_not_matter_to_our_filters(name):
+    f = randomised(SOFT_FILTERS.parse(name).build(dim=6))
+    history, candidate, mask, context = batch()
+    order = [2, 0, 3, 1]
+    tokens, weights = f(history, candidate, mask, context)
+    shuffled = f(history[:, order], candidate, mask[:, order], context)
+    torch.testing.assert_close(shuffled.tokens, tokens)
+    torch.testing.assert_close(shuffled.weights, weights[..., order])
 
 
-def randomised(soft_filter):
-    torch.manual_seed(3)
-    for parameter in soft_filter.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    return soft_filter.eval()
+@pytest.mark.parametrize("name", ["bilinear", "cross_attention", "din", "gated", "top_k"])
+def test_the_query_changes_what_matters_to(name):
+    config = SOFT_FILTERS.parse({"type": name, "k": 1} if name == "top_k" else name)
+    f = randomised(config.build(dim=6))
+    history, candidate, mask, context = batch()
+    one, other = f(history, candidate, mask, context), f(history, candidate, mask, -5 * context)
+    assert (one.weights - other.weights).abs().max() > 1e-3
 
 
 def weights_by_hand(f, history, candidate, mask, context):
@@ -87,13 +106,6 @@ def test_sequence_and_pooled_agree_up_to_the_number_of_items():
     torch.testing.assert_close(total, pooled(history, candidate, mask, context).tokens.squeeze(2))
 
 
-def test_the_query_changes_what_matters():
-    f = randomised(CrossAttentionFilter(6))
-    history, candidate, mask, context = batch()
-    with_query, without = f(history, candidate, mask, context), f(history, candidate, mask)
-    assert (with_query.weights - without.weights).abs().max() > 1e-3
-
-
 def test_a_similar_item_weighs_most_from_the_start():
     torch.manual_seed(0)
     f = CrossAttentionFilter(32).eval()
@@ -117,9 +129,7 @@ def test_dropout_acts_in_training_only_and_leaves_the_reported_weights_whole():
 
 
 def test_every_parameter_gets_a_gradient():
-    f = CrossAttentionFilter(6)
-    f(*batch()).tokens.square().sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in f.parameters())
+    assert every_parameter_gets_a_gradient(CrossAttentionFilter(6))
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

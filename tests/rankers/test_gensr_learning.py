@@ -38,7 +38,7 @@ from gensr.training.trainer import train
 SEED, STEPS, HISTORY, NEGATIVES = 7, 350, 6, 4
 DATA = DataSpec(source=DemoConfig(users=800, items=160), candidates=(UniformConfig(count=49),))
 # Few words before the vectors: a step costs half as much, and a small T5 finds the query at once.
-SLOTS = "{cf_history}{text_history}{cf_candidate}{text_candidate}"
+SLOTS = "{cf_history}{text_history}{cf_candidate}{text_candidate}{cf_match}{text_match}"
 RANKER = GenSRConfig(
     cf=ALSConfig(dim=16),
     cf_folds=2,

@@ -29,6 +29,7 @@ def normalised_adjacency(user_items: sp.csr_matrix) -> Tensor:
         Sparse CSR float32 [N, N], N = (U+1) + (I+1), users first; empty rows for nodes without edges.
     """
     edges = user_items.astype(bool).astype(np.float32)
+    edges.eliminate_zeros()
     graph = sp.bmat([[None, edges], [edges.T, None]], format="csr", dtype=np.float32)
     degree = np.diff(graph.indptr).astype(np.float32)
     scale = sp.diags(np.divide(1.0, np.sqrt(degree), out=np.zeros_like(degree), where=degree > 0))
@@ -121,6 +122,7 @@ class BPRSampler:
 
     def __init__(self, user_items: sp.csr_matrix, *, seed: int) -> None:
         edges = user_items.tocoo()
+        edges.eliminate_zeros()
         self.width = user_items.shape[1]
         keys = np.unique(edges.row.astype(np.int64) * self.width + edges.col)  # sorted: looked up by bisection
         users = keys // self.width

@@ -12,7 +12,9 @@ from gensr.files import new_file, undamaged
 
 
 class CFTable(NamedTuple):
-    """Collaborative vectors. Row 0, and every row without a training interaction, is zero.
+    """Collaborative vectors. Row 0 is zero, and every row nothing is known about.
+
+    Unless they come from a file, those are the rows without a training interaction.
 
     Attributes:
         users: float32 [U+1, d].

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gensr.data.tasks import Task
+from gensr.encoders.history.base import HistoryEncoder
 
 
 class Block(nn.Module):
@@ -56,7 +56,7 @@ def positions_from_newest(mask: Tensor) -> Tensor:
     return following.masked_fill(~mask, 0)
 
 
-class TransformerHistoryEncoder(nn.Module):
+class TransformerHistoryEncoder(HistoryEncoder):
     """Transformer encoder over a view of the history, with positions and task types (GenSR eq. 3-4).
 
     Args:
@@ -69,12 +69,10 @@ class TransformerHistoryEncoder(nn.Module):
         positions: learn positions, counted from the newest event. Off, the order of events does not matter.
         task_types: learn whether an event was a recommendation or a search.
 
-    Inputs: x ``[B, L, dim]``, mask ``[B, L]`` (True = real), task int64 ``[B, L]`` (0 = padding) or None. Output
-    ``[B, L, dim]``: 0 on padding; for an empty history one learned vector at every position, so that position 0 can be
-    read without asking.
+    Inputs and output: `HistoryEncoder`.
 
     Raises:
-        ValueError: `heads` does not divide `dim`, or a history is longer than `max_length`.
+        ValueError: `heads` does not divide `dim`.
     """
 
     def __init__(
@@ -89,13 +87,12 @@ class TransformerHistoryEncoder(nn.Module):
         positions: bool = True,
         task_types: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, max_length=max_length)
         if dim % heads:
             raise ValueError(f"heads={heads} does not divide dim={dim}: every head gets the same share of the width")
-        self.max_length, self.dropout = max_length, dropout
+        self.dropout = dropout
         self.positions = nn.Embedding(max_length, dim) if positions else None
         self.task_types = nn.Embedding(max(Task) + 1, dim, padding_idx=0) if task_types else None
-        self.empty = nn.Parameter(torch.empty(dim))
         blocks = [Block(dim, heads=heads, hidden=hidden or dim, dropout=dropout) for _ in range(layers)]
         self.blocks = nn.ModuleList(blocks)
         nn.init.normal_(self.empty, std=0.02)
@@ -104,19 +101,14 @@ class TransformerHistoryEncoder(nn.Module):
         if self.task_types is not None:
             nn.init.normal_(self.task_types.weight[1:], std=0.02)
 
-    def forward(self, x: Tensor, mask: Tensor, task: Tensor | None = None) -> Tensor:
-        """Encode histories."""
-        if x.shape[1] > self.max_length:
-            raise ValueError(f"history of {x.shape[1]} slots; the encoder was built for max_length={self.max_length}")
-        real = mask.unsqueeze(-1)  # [B, L, 1]
-        x = x.masked_fill(~real, 0.0)  # whatever stands under the mask, NaN included
+    def encode(self, x: Tensor, mask: Tensor, task: Tensor | None) -> Tensor:
+        """See `HistoryEncoder.encode`."""
         if self.positions is not None:
             x = x + self.positions(positions_from_newest(mask))
         if self.task_types is not None and task is not None:
             x = x + self.task_types(task)
         x = F.dropout(x, self.dropout, self.training)
-        some = mask.any(1, keepdim=True)  # [B, 1]
-        keys = mask | ~some  # a row without a key to attend to would be NaN; what it yields is replaced below
+        keys = mask | ~mask.any(1, keepdim=True)  # a row without a key to attend to would be NaN
         for block in self.blocks:
             x = block(x, keys)
-        return torch.where(some.unsqueeze(-1), x.masked_fill(~real, 0.0), self.empty.to(x.dtype))
+        return x

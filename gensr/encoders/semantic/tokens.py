@@ -1,4 +1,4 @@
-"""Item text as the backbone itself sees it: the mean of its token embeddings, shared with it and trained with it."""
+"""Item text as the backbone itself sees it: its own token embeddings, shared with it and trained with it."""
 
 from __future__ import annotations
 
@@ -97,3 +97,36 @@ class TokenMeanEncoder(SemanticEncoder):
         if mode:
             self.refresh()
         return super().train(mode)
+
+
+class TokenLevelEncoder(TokenMeanEncoder):
+    """A history item is the embeddings of its first tokens, a candidate their mean (GenSR's released code).
+
+    An item without tokens keeps one existing vector, a zero in the first place: a history of such items is not an
+    empty history.
+
+    Args:
+        texts: as for `TokenMeanEncoder`.
+        backbone: as for `TokenMeanEncoder`.
+        length: tokens read of a text for its mean.
+        history_tokens: tokens that stand for a history item; at most `length`.
+    """
+
+    def __init__(self, texts: Sequence[str], *, backbone: Backbone, length: int, history_tokens: int) -> None:
+        super().__init__(texts, backbone=backbone, length=length)
+        if history_tokens > length:
+            raise ValueError(f"history_tokens={history_tokens} is more than the {length} tokens read of a text")
+        self.units = history_tokens
+
+    def parts(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Token embeddings [..., units, width] of history items [...], zero where bool [..., units] is False."""
+        return self._parts(self.ids[:, : self.units][items])
+
+    def text_parts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """`parts` of texts: [n, units, width] and bool [n, units]."""
+        return self._parts(self.backbone.tokenize(list(texts), self.units).to(self.ids.device))
+
+    def _parts(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        real = ids != 0
+        first = torch.arange(self.units, device=ids.device) == 0
+        return self.backbone.embed(ids) * real.unsqueeze(-1), real | first

@@ -5,12 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
-def _unit(x: Tensor) -> Tensor:
-    """Rows of length 1, float32; a zero row stays zero, with a gradient of ordinary size."""
-    x = x.float()
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x / torch.where(norm > 0, norm, torch.ones_like(norm))
+from gensr.fusion.contrastive.base import check_above_zero, same_group, unit
 
 
 def info_nce(a: Tensor, b: Tensor, group: Tensor | None = None, *, temperature: float = 0.07) -> Tensor:
@@ -31,10 +26,8 @@ def info_nce(a: Tensor, b: Tensor, group: Tensor | None = None, *, temperature: 
         negative.
     """
     with torch.autocast(a.device.type, enabled=False):
-        a, b = _unit(a), _unit(b)
-        if group is None:
-            group = torch.arange(len(a), device=a.device)
-        same = group.unsqueeze(1) == group.unsqueeze(0)  # [B, B]
+        a, b = unit(a), unit(b)
+        same = same_group(group, a)  # [B, B]
         cross = a @ b.T / temperature  # [B, B]
         positive = cross.diagonal()
         losses = []
@@ -52,13 +45,13 @@ class InfoNCE(nn.Module):
         temperature: tau, as in `info_nce`, whose inputs and output ``forward(a, b, group)`` has.
 
     Views are user-level vectors: pooled before any candidate is looked at.
+
+    Relations: without the negatives within the views it is `SymmetricInfoNCE`.
     """
 
     def __init__(self, *, temperature: float = 0.07) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature}: expected a number above 0")
-        self.temperature = temperature
+        self.temperature = check_above_zero("temperature", temperature)
 
     def forward(self, a: Tensor, b: Tensor, group: Tensor | None = None) -> Tensor:
         """See `info_nce`."""

@@ -1,10 +1,11 @@
-"""What every soft filter takes and gives."""
+"""What every soft filter takes and gives, and the few steps that several of them share."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 
@@ -40,3 +41,46 @@ class SoftFilter(nn.Module, ABC):
     def tokens(self, length: int) -> int:
         """How many vectors K it returns for a history of `length` slots."""
         return 1
+
+
+class QueryContext(nn.Linear):
+    """The query's way into a filter: added to the candidate, so that relevance is relevance to both.
+
+    A square map without bias, so that a zero context (a request without a query) is no context.
+
+    Args:
+        dim: width of context and candidate.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, bias=False)
+
+    def add(self, candidate: Tensor, context: Tensor | None) -> Tensor:
+        """Candidates [B, C, d] as a request with this context [B, d], or None, asks for them."""
+        return candidate if context is None else candidate + cast(Tensor, self(context)).unsqueeze(1)
+
+
+def real_only(history: Tensor, mask: Tensor) -> Tensor:
+    """History [B, L, d] with zeros in place of whatever stands under the mask [B, L], NaN included."""
+    return history.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension that gives masked positions exactly 0, and a row without real ones all 0.
+
+    Args:
+        scores: [..., L] finite.
+        mask: bool, broadcastable to `scores`, True = real.
+
+    Returns:
+        Float32 [..., L].
+    """
+    scores = scores.float()
+    # The lowest finite value and not -inf: a fully masked row would be NaN, in the backward pass as well.
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+    return weights.masked_fill(~mask, 0.0)
+
+
+def pooled(weights: Tensor, value: Tensor) -> Tensor:
+    """Weighted sums of the history, one vector a candidate: weights [B, C, L], value [B, L, d] -> [B, C, 1, d]."""
+    return (weights.to(value.dtype) @ value).unsqueeze(2)
