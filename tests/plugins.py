@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 
 CONFIG = """
@@ -23,6 +24,8 @@ def install(monkeypatch, folder, package, kind, points, **modules):
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(textwrap.dedent(text))
     monkeypatch.syspath_prepend(folder)
+    for name in modules:  # one of the same name that another test imported is not this one
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def config(home, base, type):

@@ -194,8 +194,8 @@ class View(nn.Module):
 
     A slot that was dropped is filled by what dropping means: `NoHistory`, `MeanFilter`. The match, which the paper does
     not have, is the product of the candidate and the history's items under the filter's weights, dimension by
-    dimension: its sum is the dot product by which item-item scoring ranks, and which a small backbone is slow to find in
-    vectors apart. The items enter as they came, in the space of the candidate, not as the encoder made them.
+    dimension: its sum is the dot product by which item-item scoring ranks, and which a small backbone is slow to find
+    in vectors apart. The items enter as they came, in the candidate's space, not as the encoder made them.
 
     Args:
         config: components and options.
