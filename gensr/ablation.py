@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gensr.cache import StageCache
 from gensr.device import choose_device
 from gensr.errors import BadInputError, FullDiskError, GensrError
-from gensr.files import locked, write_json, write_text
+from gensr.files import locked, says_full, write_json, write_text
 from gensr.pipeline import build
 from gensr.progress import Bar, Progress
 from gensr.spec import PipelineSpec, load_spec
@@ -130,9 +130,9 @@ class _Study:
             except KeyboardInterrupt:
                 self.progress.note("interrupted: the same command goes on from here")
                 raise
-            except FullDiskError:  # the others could not write either
-                raise
             except Exception as error:
+                if isinstance(error, FullDiskError) or says_full(error):  # the others could not write either
+                    raise
                 self._fail(run, error)
             _release(self.device)
             bar.advance()

@@ -108,10 +108,12 @@ class StageCache:
 
         if type(config).table is SemanticConfig.table:
             return None
-        path = self._path("text", ".safetensors", fingerprint(config), config.identity(), dataset.fingerprint, seed)
+        catalogue = dataset.catalogue
+        read = _digest([catalogue.item_ids, catalogue.text])  # of the data only these: not candidates, nor histories
+        seeds = [seed] if type(config).seeded else []
+        path = self._path("text", ".safetensors", fingerprint(config), config.identity(), read, *seeds)
         with self.alone(path):
             if not path.exists():
-                catalogue = dataset.catalogue
                 table = config.table(
                     catalogue.text, item_ids=catalogue.item_ids, seed=seed, device=device, progress=progress
                 )
@@ -141,7 +143,8 @@ class StageCache:
 
     def ranks_path(self, floor: RankerConfig, dataset: Dataset, asked: list[Any]) -> Path:
         """Where the ranks of a floor on the requests that `asked` identifies are kept."""
-        return self._path("ranks", ".npz", fingerprint(floor), dataset.fingerprint, asked)
+        files = [identity] if (identity := floor.identity()) else []
+        return self._path("ranks", ".npz", fingerprint(floor), dataset.fingerprint, asked, *files)
 
     @contextmanager
     def alone(self, path: Path) -> Iterator[None]:
@@ -157,5 +160,9 @@ class StageCache:
                 lock.unlink(missing_ok=True)
 
     def _path(self, stage: str, suffix: str, *inputs: Any) -> Path:
-        digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-        return self.folder / f"{stage}-{digest[:16]}{suffix}"
+        return self.folder / f"{stage}-{_digest(inputs)[:16]}{suffix}"
+
+
+def _digest(value: Any) -> str:
+    """sha256 of the value as JSON."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

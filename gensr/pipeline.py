@@ -87,6 +87,7 @@ class _Build:
 
     def __init__(self, spec: PipelineSpec, path: Path, cache: StageCache, device: str, progress: Progress) -> None:
         self.spec, self.path, self.cache, self.device, self.progress = spec, path, cache, device, progress
+        self.files = spec.ranker.identity()  # as they are before the build
         self.started = time.perf_counter()
         reset_peak(device)
 
@@ -174,6 +175,7 @@ class _Build:
             "command": sys.argv,
             "versions": _versions(),
             "device": _device_name(self.device),
+            **({"files": self.files} if self.files else {}),
             "data": {"fingerprint": dataset.fingerprint, **dataset.manifest["counts"]},
             "candidates": dict(evaluation.candidates),
             "parameters": _parameters(ranker),
@@ -230,16 +232,17 @@ def _finished(path: Path, spec: PipelineSpec) -> bool:
     if there != wanted:
         raise BadInputError(
             f"{path} holds another run: its spec has the fingerprint {there[:16]}, this one {wanted[:16]}. Choose "
-            "another --run-dir, or replace it with --force"
+            "another --run-dir, or replace it with `gensr build --force`"
         )
     if not (path / MANIFEST).is_file():
         return False
-    with undamaged(path / MANIFEST, "Replace the run with --force"):
+    with undamaged(path / MANIFEST, "Delete the run, or replace it with `gensr build --force`"):
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        built = (manifest["fingerprint"], manifest["data"]["fingerprint"])
-    if built != (wanted, data_fingerprint(spec.data)):
+        built = (manifest["fingerprint"], manifest["data"]["fingerprint"], manifest.get("files", ""))
+    if built != (wanted, data_fingerprint(spec.data), spec.ranker.identity()):
         raise BadInputError(
-            f"{path} was built from other data or by another version of a component; replace it with --force"
+            f"{path} was built from other data, from other files, or by another version of a component; delete it, or "
+            "replace it with `gensr build --force`"
         )
     return True
 

@@ -7,11 +7,15 @@ declare an entry point in the group ``gensr.<kind>`` or decorate a class in a mo
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
@@ -170,7 +174,7 @@ class Registry(Generic[C]):
             except BadInputError as error:
                 reasons[name] = str(error)
                 continue
-            ignored = [point for point in points if f"{cls.__module__}:{cls.__qualname__}" != point.value]
+            ignored = [point for point in points if not _leads_to(point, cls)]
             if ignored:
                 reasons[name] = f"{_origin(ignored[0])} declares a {self.kind} of this name too; the other one is used"
         return reasons
@@ -205,14 +209,17 @@ class Registry(Generic[C]):
         plugin = f"the {self.kind} plug-in {point.name!r} of {_origin(point)}"
         try:
             cls = point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInputError(f"{plugin} cannot be imported: {type(error).__name__}: {error}") from error
         try:
             name = self._name_of(cls)
             if name == point.name:
+                with _within(Registry.all):
+                    cls.model_json_schema()  # what has none cannot be in a spec, and would spoil the schema of all
                 self.register(cls)
-        except (TypeError, ValueError) as error:
-            raise BadInputError(f"{plugin} is broken: {error}") from error
+        except (TypeError, ValueError, PydanticUserError) as error:
+            reason = error.message if isinstance(error, PydanticUserError) else error
+            raise BadInputError(f"{plugin} is broken: {reason}") from error
         if name != point.name:
             raise BadInputError(f"{plugin} registers the name {name!r}; the entry point must carry the same name")
 
@@ -227,15 +234,38 @@ class Registry(Generic[C]):
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
+        if self.kind in _WITHIN.get():  # a ranker of rankers holds rankers of rankers, without end
+            return {"anyOf": [{"enum": self.names()}, {"type": "object"}]}
         self.broken()  # loads every plug-in, so that an editor completes its options too
         names = sorted(self._classes)
         options: list[dict[str, Any]] = [{"enum": names, "description": f"name of a {self.kind} component"}]
-        for name in names:
-            options.append(handler.resolve_ref_schema(handler(self._classes[name].__pydantic_core_schema__)))
+        with _within([self.kind]):
+            for name in names:
+                options.append(handler.resolve_ref_schema(handler(self._classes[name].__pydantic_core_schema__)))
         return {"anyOf": options}
 
     def __repr__(self) -> str:
         return f"Registry({self.kind!r})"
+
+
+_WITHIN: ContextVar[frozenset[str]] = ContextVar("within", default=frozenset())
+
+
+@contextmanager
+def _within(kinds: Iterable[str]) -> Iterator[None]:
+    """Have slots of these kinds described by their names alone."""
+    token = _WITHIN.set(_WITHIN.get().union(kinds))
+    try:
+        yield
+    finally:
+        _WITHIN.reset(token)
+
+
+def _leads_to(point: EntryPoint, cls: type[ComponentConfig]) -> bool:
+    try:  # its text need not be where the class is defined: packages re-export
+        return point.load() is cls
+    except (Exception, SystemExit):
+        return False
 
 
 def _origin(point: EntryPoint) -> str:

@@ -42,6 +42,7 @@ from gensr.rankers.config import (
 from gensr.registry import ComponentConfig, Section
 
 ItemField = Literal["title", "categories"]
+Candidates = Annotated[CandidatesConfig, CANDIDATES]
 T = TypeVar("T")
 
 
@@ -75,15 +76,15 @@ class DataSpec(Section):
     """Per user and task: last event for test, the one before for validation; fewer than three events only train."""
     train_negatives: PositiveInt = 4
     """Uniform negatives beside each training positive, drawn anew every epoch."""
-    candidates: tuple[Annotated[CandidatesConfig, CANDIDATES], ...] = (UniformConfig(),)
+    candidates: tuple[Candidates, ...] = (UniformConfig(),)
     """Candidate lists; the first selects models, all are reported."""
 
-    @field_validator("item_text", mode="before")
+    @field_validator("item_text", mode="before", json_schema_input_type=ItemField | tuple[ItemField, ...])
     @classmethod
     def _one_field(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("candidates", mode="before")
+    @field_validator("candidates", mode="before", json_schema_input_type=Candidates | tuple[Candidates, ...])
     @classmethod
     def _one_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | dict | CandidatesConfig) else value
@@ -173,7 +174,7 @@ class EvaluationSpec(Section):
                 )
         return value
 
-    @field_validator("metrics", "tasks", mode="before")
+    @field_validator("metrics", "tasks", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_name(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value

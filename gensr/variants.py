@@ -157,7 +157,7 @@ def make_plan(
 
     Raises:
         BadInputError: nothing to ablate, or a variant that is no valid spec, changes nothing, or changes the seed or
-            the requests; names its flag.
+            how runs are measured; names its flag.
     """
     if not variants and not grids:
         raise BadInputError(f"nothing to ablate: {HOW}")
@@ -216,10 +216,10 @@ def _checked(base: PipelineSpec, variant: Variant) -> PipelineSpec:
     spec = apply_edits(base, variant.edits, origin=variant.flag)
     if spec.seed != base.seed:
         raise BadInputError(f"{variant.flag} changes the seed, which makes no variant: give --seeds N")
-    if spec.evaluation.max_requests != base.evaluation.max_requests:
+    if spec.evaluation != base.evaluation:  # one table has one way to measure
         raise BadInputError(
-            f"{variant.flag} changes which requests are ranked: it could not be compared with the base. Change both, "
-            "with --set"
+            f"{variant.flag} changes how runs are measured: it could not be compared with the base. Change both, with "
+            "--set"
         )
     return spec
 

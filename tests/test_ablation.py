@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 from typing import ClassVar, Literal
@@ -169,13 +170,27 @@ def test_a_failing_base_leaves_a_table_of_values(tmp_path, spec, monkeypatch):
     assert "base (failed)" in str(found)
 
 
-def test_a_full_disk_stops_all(tmp_path, spec, monkeypatch):
+@pytest.mark.parametrize("error", [FullDiskError("the disk is full"), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_full_disk_stops_all(tmp_path, spec, monkeypatch, error):
     def full(spec, **options):
-        raise FullDiskError("the disk is full")
+        raise error
 
     monkeypatch.setattr(ablation, "build", full)
-    with pytest.raises(FullDiskError):
+    with pytest.raises(type(error)):
         run(spec, tmp_path, grid=["ranker.dropout=0.1"])
+
+
+def test_a_run_whose_data_changed_meanwhile_is_not_compared_and_the_others_are(tmp_path, spec, monkeypatch):
+    def changed(spec, **options):
+        if spec.ranker.dropout == 0.1:
+            spec = spec.model_copy(update={"data": spec.data.model_copy(update={"seed": 5})})
+        return build(spec, **options)
+
+    monkeypatch.setattr(ablation, "build", changed)
+    found = run(spec, tmp_path, grid=["ranker.dropout=0.1,0.2"])
+    (reason,) = found.failed
+    assert "ranked other candidates than the runs beside it: its uniform-20 has the sha256" in reason
+    assert found.cell("uniform-20", "search", "dropout=0.2", "ndcg@5").difference is not None
 
 
 def test_progress_tells_run_seed_and_time_and_the_log_that_shared_stages_took_none(tmp_path, spec, capsys):

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import gensr
@@ -248,6 +249,18 @@ def test_a_finished_run_of_data_that_have_changed_is_not_passed_off_as_built(tmp
     monkeypatch.setattr(ToySourceConfig, "identity", lambda self: "changed")
     with pytest.raises(BadInputError, match="built from other data"):
         quick(tmp_path)
+
+
+def test_a_finished_run_of_a_table_that_has_changed_is_not_passed_off_as_built(tmp_path):
+    path = tmp_path / "items.npy"
+    np.save(path, np.ones((120, 2)))
+    options = {"ranker": {"type": "cf", "cf": {"type": "file", "path": str(path)}}, "evaluation": {"floors": []}}
+    spec = load_spec(toy_spec().model_dump() | options)
+    assert quick(tmp_path / "runs", spec).manifest["files"] == spec.ranker.identity()
+    quick(tmp_path / "runs", spec)
+    np.save(path, np.zeros((120, 2)))
+    with pytest.raises(BadInputError, match="built from other data, from other files"):
+        quick(tmp_path / "runs", spec)
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):

@@ -189,6 +189,8 @@ def test_every_way_to_be_broken_names_the_package_and_the_reason(shapes, monkeyp
         "nameless": "acme_nameless:Config",
         "oval": "acme_oval:Config",
         "circle": "acme_circle:Config",
+        "exits": "acme_exits:Config",
+        "vague": "acme_vague:Config",
     }
     modules = {
         "acme_torn": "import no_such_module_of_acme",
@@ -196,6 +198,8 @@ def test_every_way_to_be_broken_names_the_package_and_the_reason(shapes, monkeyp
         "acme_nameless": "from tests.test_registry import ShapeConfig\nclass Config(ShapeConfig): ...",
         "acme_oval": config("tests.test_registry", "ShapeConfig", "ellipse"),
         "acme_circle": config("tests.test_registry", "ShapeConfig", "circle"),
+        "acme_exits": "raise SystemExit('no GPU')",
+        "acme_vague": config("tests.test_registry", "ShapeConfig", "vague") + "        size: 'NoSuchType' = 1",
     }
     install(monkeypatch, tmp_path, "acme-shapes", "shape", points, **modules)
     good = config("tests.test_registry", "ShapeConfig", "hexagon")
@@ -208,12 +212,23 @@ def test_every_way_to_be_broken_names_the_package_and_the_reason(shapes, monkeyp
         "plain": "is broken: <class 'acme_plain.Config'> is no shape config: it must derive from ShapeConfig",
         "nameless": 'is broken: Config has no name: give it `type: Literal["..."] = "..."`',
         "oval": "registers the name 'ellipse'; the entry point must carry the same name",
+        "exits": "cannot be imported: SystemExit: no GPU",
+        "vague": "is broken: `Config` is not fully defined; you should define `NoSuchType`, then call "
+        "`Config.model_rebuild()`.",
     }.items():
         assert reasons[name] == f"the shape {where.format(repr(name))} {reason}"
     assert reasons["circle"] == "package 'acme-shapes' declares a shape of this name too; the other one is used"
     assert "hexagon" not in reasons
     assert shapes.parse("hexagon").type == "hexagon"
     assert shapes.parse("circle").radius == 1
+
+
+def test_a_plug_in_may_be_declared_where_its_package_re_exports_it(shapes, monkeypatch, tmp_path):
+    text = config("tests.test_registry", "ShapeConfig", "hexagon")
+    modules = {"acme_inner": text, "acme_outer": "from acme_inner import Config"}
+    install(monkeypatch, tmp_path, "acme-shapes", "shape", {"hexagon": "acme_outer:Config"}, **modules)
+    assert shapes.broken() == {}
+    assert shapes.parse("hexagon").type == "hexagon"
 
 
 def test_a_plug_in_under_a_wrong_name_is_known_under_none(shapes, monkeypatch, tmp_path):
@@ -232,6 +247,18 @@ def test_the_json_schema_offers_plug_ins_with_their_options_and_no_broken_ones(s
     schema = json.dumps(holder(shapes).model_json_schema())
     assert '"enum": ["circle", "square"]' in schema
     assert '"side"' in schema
+
+
+def test_a_component_may_hold_components_of_its_own_kind(shapes):
+    @shapes.register
+    class GroupConfig(ShapeConfig):
+        type: Literal["group"] = "group"
+        members: tuple[Annotated[ShapeConfig, shapes], ...] = ()
+
+    nested = {"type": "group", "members": ["circle", {"type": "group", "members": ["circle"]}]}
+    assert holder(shapes).model_validate({"shape": nested}).shape.members[1].members[0].radius == 1
+    for cls in (GroupConfig, holder(shapes)):
+        assert '"Half the width."' in json.dumps(cls.model_json_schema())
 
 
 def test_slots_are_found_through_nullable_and_repeated_annotations(shapes):

@@ -200,6 +200,18 @@ def test_a_problem_is_told_with_the_file_it_is_in(tmp_path):
     assert complaint(path).startswith(f"{path} has 1 problem:\n  sead: no option 'sead'; did you mean 'seed'?")
 
 
+def test_the_json_schema_accepts_the_short_forms_that_specs_accept():
+    sections = PipelineSpec.model_json_schema()["$defs"]
+    for section, option in (
+        ("DataSpec", "item_text"),
+        ("DataSpec", "candidates"),
+        ("EvaluationSpec", "metrics"),
+        ("EvaluationSpec", "tasks"),
+    ):
+        *one, several = sections[section]["properties"][option]["anyOf"]
+        assert several["items"] in (*one, {"anyOf": one})
+
+
 def test_an_editors_schema_key_is_accepted(tmp_path):
     assert load_spec(write(tmp_path / "a.json", {"$schema": "spec.schema.json", "seed": 3})).seed == 3
 

@@ -50,7 +50,7 @@ class LoRA(Section):
     """Scale of the adapters, divided by the rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Chance of dropping an adapter's input in training."""
-    targets: tuple[str, ...] | None = None
+    targets: tuple[str, ...] | None = Field(None, min_length=1)
     """Names of the linear layers that get adapters, such as `q_proj`; where absent, the attention projections that peft
     names for the architecture."""
 

@@ -159,9 +159,12 @@ class DecoderBackbone(Backbone):
         self.tokenizer.save_pretrained(folder)
 
     def _check_length(self, prompt: Prompt) -> None:
-        length = prompt.prefix.shape[1] + prompt.block.shape[1]
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        if limit is not None and length > limit:
+        if limit is None:
+            return
+        # Padding takes no position: a request must not be refused for its batch mates' lengths.
+        length = int((prompt.prefix_mask.sum(1) + prompt.block_mask.sum(1)).max())
+        if length > limit:
             raise BadInputError(
                 f"backbone: a prompt of {length} tokens does not fit this {self.model.config.model_type}, which reads "
                 f"{limit}: shorten the templates, query_length or data.max_history"

@@ -96,7 +96,8 @@ def build_discriminative(config: DiscriminativeConfig, *, texts: Iterable[str], 
     """The encoder of a pretrained T5, or a random one with a tokenizer trained on `texts`; the heads are random.
 
     Raises:
-        BadInputError: the pretrained model cannot be read, or is no T5.
+        BadInputError: the pretrained model cannot be read, or is no T5; a wrong adapter target.
+        MissingExtraError: adapters are wanted without peft.
     """
     if config.pretrained is not None:
         model, tokenizer = load_t5(config.pretrained, transformers.T5EncoderModel)

@@ -21,13 +21,20 @@ def load_t5(name: str, loader: Any) -> tuple[Any, Any]:
         loader: the transformers class whose ``from_pretrained`` reads the model.
 
     Raises:
-        BadInputError: it cannot be read, or is no T5.
+        BadInputError: it cannot be read, is no T5, or lacks weights that `loader` wants.
     """
     try:
         architecture = transformers.AutoConfig.from_pretrained(name)
         if architecture.model_type not in ("t5", "mt5"):
             raise BadInputError(f"backbone.pretrained: {name!r} is a {architecture.model_type}, expected a t5")
-        model = loader.from_pretrained(name, dtype=torch.float32)
+        model, report = loader.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        missing = sorted(report["missing_keys"])
+        if missing:  # transformers would leave them random and warn
+            raise BadInputError(
+                f"backbone.pretrained: {name!r} is no whole {architecture.model_type}: it lacks the weights "
+                f"{', '.join(missing[:3])}. Expected encoder, decoder and head; backbone 'discriminative' needs the "
+                "encoder alone"
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (GensrError, MemoryError):
         raise
@@ -71,6 +78,9 @@ def load_decoder(name: str) -> tuple[Any, Any]:
             raise _no_language_model(
                 name, f"it lacks the weights {', '.join(missing[:3])} of a {kind} that writes text"
             )
+        if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+            # A config may tie two weights that differ in the file: the file wins, here and when a run is reopened.
+            model.config.tie_word_embeddings = False
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **source)
         if source and hasattr(model.config, "quantization_config"):
             del model.config.quantization_config  # its weights are plain float32 now, and so will the saved ones be

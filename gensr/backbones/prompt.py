@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from gensr.backbones.base import Prompt
 from gensr.backbones.templates import Layout, TaskTemplates, prefix_length, split_template
 from gensr.data.tasks import Task
+from gensr.errors import BadInputError
 
 PAD, TEXT, QUERY, SLOT = range(4)
+TEXT_TOKENS = 256
+"""Most tokens of a template's text between two markers."""
 
 
 class PromptBuilder(nn.Module):
@@ -26,6 +29,7 @@ class PromptBuilder(nn.Module):
 
     Raises:
         ValueError: a query stands after the first vector of a packed template.
+        BadInputError: a text between two markers is longer than `TEXT_TOKENS`.
     """
 
     prefix_kind: Tensor
@@ -97,7 +101,12 @@ def _columns(
         starts[name], total = total, total + count
     for kind, content in pieces:
         if kind == "text":
-            ids = tokenize([content], 256)[0]
+            ids = tokenize([content], TEXT_TOKENS + 1)[0]
+            if ids[-1] > 0:
+                raise BadInputError(
+                    f"templates: the text {content[:60]!r}... has more than {TEXT_TOKENS} tokens before the next "
+                    "marker; shorten it"
+                )
             columns += [(TEXT, int(token)) for token in ids[ids > 0]]
         elif kind == "query":
             columns += [(QUERY, position) for position in range(query_length)]

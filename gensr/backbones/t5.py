@@ -120,7 +120,8 @@ def build_t5(config: T5Config, *, texts: Iterable[str], seed: int) -> T5Backbone
     """A pretrained T5, or a random one with a tokenizer trained on `texts`.
 
     Raises:
-        BadInputError: the pretrained model cannot be read, or is no T5.
+        BadInputError: the pretrained model cannot be read, or is no whole T5; a wrong answer or adapter target.
+        MissingExtraError: adapters are wanted without peft.
     """
     if config.pretrained is not None:
         model, tokenizer = load_t5(config.pretrained, transformers.AutoModelForSeq2SeqLM)

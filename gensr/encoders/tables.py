@@ -60,10 +60,15 @@ def read_vectors(path: str, *, key: str | None = None) -> np.ndarray:
         table = _chosen(path, tensors, key)
     if table.ndim != 2 or table.dtype.kind not in "fiu" or not table.shape[1]:
         raise BadInputError(
-            f"{_place(path, key)} is no table of vectors: expected numbers of shape [rows, width], "
+            f"{place_of(path, key)} is no table of vectors: expected numbers of shape [rows, width], "
             f"got {table.dtype} of shape {list(table.shape)}"
         )
     return table
+
+
+def place_of(path: str, key: str | None) -> str:
+    """A table's name in errors."""
+    return f"{path} ({key})" if key else path
 
 
 def read_ids(path: str) -> list[str]:
@@ -127,11 +132,12 @@ def rows_by_id(
         wanted: raw id by row of the catalogue; row 0 is padding.
         place: where the table stands, for errors.
         ids_place: where the ids stand, for errors.
-        missing: whether an id that `ids` lacks is an error, or gets a zero row.
+        missing: whether an id that `ids` lacks is an error, or gets a zero row. That all are lacking is an error.
         noun: what the rows are, for errors.
 
     Raises:
-        BadInputError: ids and rows differ in number, some of `wanted` have no row, or a row holds NaN or infinity.
+        BadInputError: ids and rows differ in number, some or all of `wanted` have no row, or a row holds NaN or
+            infinity.
     """
     if len(ids) != len(table):
         raise BadInputError(
@@ -139,6 +145,11 @@ def rows_by_id(
         )
     row_of = {name: row for row, name in enumerate(ids)}
     absent = [name for name in wanted[1:] if name not in row_of]
+    if absent and len(absent) == len(wanted) - 1:
+        raise BadInputError(
+            f"{ids_place} has none of the {len(absent):,} {noun}: it holds {_some(ids)}, the log has {_some(absent)}. "
+            "Expected raw ids spelled as in the log"
+        )
     if absent and missing == "refuse":
         raise BadInputError(
             f"{ids_place} lacks {len(absent):,} of {len(wanted) - 1:,} {noun}: {_some(absent)}. "
@@ -232,10 +243,6 @@ def _chosen(path: str, tensors: Mapping[str, Tensor], key: str | None) -> np.nda
     tensor = tensors[key]
     # numpy knows no bfloat16, nor the 8-bit kinds.
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-
-
-def _place(path: str, key: str | None) -> str:
-    return f"{path} ({key})" if key else path
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

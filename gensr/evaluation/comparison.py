@@ -226,6 +226,7 @@ def compare_variants(
     Raises:
         BadInputError: an unknown metric, or runs that ranked different requests (names both).
     """
+    metrics = tuple(dict.fromkeys(metrics))
     for name in metrics:
         parse_metric(name)
     by_request = [_by_request(variant, candidates) for variant in variants]
@@ -242,9 +243,7 @@ def compare_variants(
                     if own
                 ]
                 cells += _adjusted(row)
-    return Comparison(
-        tuple(variants), tuple(cells), tuple(metrics), ties, dict(candidates), resamples, sweeps=tuple(sweeps)
-    )
+    return Comparison(tuple(variants), tuple(cells), metrics, ties, dict(candidates), resamples, sweeps=tuple(sweeps))
 
 
 def pairs_of_seeds(base: Iterable[int], other: Iterable[int]) -> list[tuple[int, int]]:

@@ -11,7 +11,8 @@ from gensr.errors import BadInputError
 from gensr.evaluation.comparison import RESAMPLES, Comparison, Measured, SeedResult, compare_variants
 from gensr.evaluation.evaluator import file_name
 from gensr.evaluation.metrics import Ranks
-from gensr.runs import PREDICTIONS, Run, open_run
+from gensr.files import undamaged
+from gensr.runs import MANIFEST, METRICS, PREDICTIONS, REBUILD, Run, open_run
 from gensr.spec import PipelineSpec
 
 LONGEST_LABEL = 60
@@ -66,18 +67,33 @@ def compare(
 
 
 def seed_result(run: Run, lists: Mapping[str, str]) -> SeedResult:
-    """The ranks of a finished run's trained ranker on `lists`, and what the run cost."""
-    manifest, main = run.manifest, file_name(run.metrics["main"])
-    training = manifest["training"]
-    resumed = bool(training and training["resumed_from"])
-    return SeedResult(
-        ranks={listed: Ranks.load(run.path / PREDICTIONS / f"{listed}.{main}.npz") for listed in lists},
-        path=str(run.path),
-        training_seconds=training["seconds"] if training else None,
-        total_seconds=None if resumed else manifest["seconds"]["total"],
-        process_mib=manifest["memory_mib"]["process"],
-        gpu_mib=manifest["memory_mib"]["gpu"],
-    )
+    """The ranks of a finished run's trained ranker on `lists`, and what the run cost.
+
+    Raises:
+        BadInputError: it ranked other candidates, because its data are not those that gave `lists`; or a file of it is
+            damaged.
+    """
+    own = _lists(run)
+    for name, sha in lists.items():
+        if own.get(name) != sha:
+            raise BadInputError(
+                f"{run.path} ranked other candidates than the runs beside it: its {name} has the sha256 "
+                f"{own.get(name, 'none')[:12]}, theirs {sha[:12]}. Did the data change in between? {REBUILD}"
+            )
+    with undamaged(run.path / METRICS, REBUILD):
+        main = file_name(run.metrics["main"])
+    ranks = {listed: Ranks.load(run.path / PREDICTIONS / f"{listed}.{main}.npz") for listed in lists}
+    with undamaged(run.path / MANIFEST, REBUILD):
+        training, memory, seconds = (run.manifest[name] for name in ("training", "memory_mib", "seconds"))
+        resumed = bool(training and training["resumed_from"])
+        return SeedResult(
+            ranks=ranks,
+            path=str(run.path),
+            training_seconds=training["seconds"] if training else None,
+            total_seconds=None if resumed else seconds["total"],
+            process_mib=memory["process"],
+            gpu_mib=memory["gpu"],
+        )
 
 
 def common_lists(runs: Sequence[Run]) -> dict[str, str]:
@@ -130,7 +146,8 @@ def _changes(first: Any, second: Any, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _lists(run: Run) -> dict[str, str]:
-    return {name: entry["sha256"] for name, entry in run.metrics["candidates"].items()}
+    with undamaged(run.path / METRICS, REBUILD):
+        return {name: entry["sha256"] for name, entry in run.metrics["candidates"].items()}
 
 
 def _places(runs: Sequence[Run]) -> set[Path]:
@@ -153,12 +170,12 @@ def _grouped(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _names(runs: Sequence[Run]) -> list[str]:
     base, *others = runs
-    names = [base.path.name]
+    names = [base.path.resolve().name]  # "." has a name too
     for run in others:
         name = ", ".join(describe_changes(base.spec, run.spec))
         if not name or len(name) > LONGEST_LABEL:
-            name = run.spec.name if run.spec.name != base.spec.name else run.path.name
+            name = run.spec.name if run.spec.name != base.spec.name else run.path.resolve().name
         if name in names:
-            name = run.path.name
-        names.append(name if name not in names else str(run.path))
+            name = run.path.resolve().name
+        names.append(name if name not in names else str(run.path.resolve()))
     return names

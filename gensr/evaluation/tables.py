@@ -89,6 +89,7 @@ def notes(comparison: Comparison) -> list[str]:
     )
     lines += [f"Candidates {name}: sha256 {sha}" for name, sha in comparison.candidates.items()]
     lines += [f"Paired in order, for want of a common seed: {name}" for name in _unpaired(comparison)]
+    lines += _fewer_seeds(comparison)
     lines += [f"Failed: {line}" for line in comparison.failed]
     return lines
 
@@ -160,6 +161,18 @@ def _number(value: float | None, *, digits: int = 1) -> str:
 def _unpaired(comparison: Comparison) -> list[str]:
     base = set(comparison.base.results)
     return [v.name for v in comparison.variants[1:] if base and v.results and not base & set(v.results)]
+
+
+def _fewer_seeds(comparison: Comparison) -> Iterator[str]:
+    """A line for each variant of which not every seed, or not every seed of the base, has a counterpart."""
+    base = comparison.base
+    for variant in comparison.variants[1:]:
+        cells = [cell for cell in comparison.cells if cell.variant == variant.name and cell.difference is not None]
+        paired = max((len(cell.seeds) for cell in cells), default=0)
+        if 0 < paired < max(len(base.results), len(variant.results)):
+            own = f"{base.name} has {len(base.results)}, it has {len(variant.results)}"
+            alone = "; its interval says nothing about other seeds" if paired == 1 else ""
+            yield f"Over {paired} of the seeds alone: {variant.name} ({own}){alone}"
 
 
 def _text(comparison: Comparison) -> str:

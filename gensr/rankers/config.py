@@ -24,6 +24,10 @@ class RankerConfig(ComponentConfig):
 
     trainable: ClassVar[bool] = False
 
+    def identity(self) -> str:
+        """What a new ranker depends on beside the options and the data: hashes of the files its views read."""
+        return ""
+
     def build(self, resources: Resources) -> Ranker:
         """A new ranker from ``resources.dataset``, or the saved one from ``resources.folder``."""
         raise NotImplementedError
@@ -93,7 +97,8 @@ class GenSRConfig(RankerConfig):
             raise ValueError("cf_folds=1 leaves no interaction to fit on: expected 0, or 2 and more")
         if self.loss == "vocabulary" and not type(self.backbone).generative:
             raise ValueError(
-                f"loss 'vocabulary' needs a backbone that generates; {self.backbone.type} has no vocabulary"
+                f"loss 'vocabulary' needs a backbone that generates; {self.backbone.type} has no vocabulary: set loss "
+                "to 'answers'"
             )
         for task in ("recommendation", "search") if self.templates else ():
             self._check_template(task, getattr(self.templates, task))
@@ -122,6 +127,10 @@ class GenSRConfig(RankerConfig):
             prefix_length(pieces, self.layout)
         except ValueError as error:
             raise ValueError(f"templates.{task}: {error}") from None
+
+    def identity(self) -> str:
+        """See `RankerConfig.identity`."""
+        return "".join(view.identity() for view in (self.cf, self.semantic) if view is not None)
 
     def check_precision(self, precision: str) -> None:
         """See `RankerConfig.check_precision`."""
@@ -201,6 +210,10 @@ class CFRankerConfig(RankerConfig):
     """Where the vectors come from."""
     similarity: Literal["dot", "cosine"] = "dot"
     """How two vectors are compared."""
+
+    def identity(self) -> str:
+        """See `RankerConfig.identity`."""
+        return self.cf.identity()
 
     def build(self, resources: Resources) -> Ranker:
         """See `RankerConfig.build`."""

@@ -82,7 +82,7 @@ class GenSR(Ranker):
         if cf_items is not None:
             vectors["cf"] = CFVectors(cf_items, folds=cf_folds, dropout=config.cf_dropout, scaled=config.scale_slots)
         if semantic is not None:
-            vectors["text"] = TextVectors(semantic, num_items)
+            vectors["text"] = TextVectors(semantic, num_items, scaled=config.scale_slots)
         self.vectors = cast(Mapping[str, Any], nn.ModuleDict(vectors))
         views = {
             name: View(config, dim=source.width, backbone=backbone, length=max_history * source.units)
@@ -186,7 +186,7 @@ class GenSR(Ranker):
             return cast(Tensor, self.alignment(cf, text, batch.user[full]))
         # Every (user, candidate) row is a pair of its own, several of one user among them, as released.
         rows = full.unsqueeze(1) & batch.cand_mask  # [B, C]
-        cf, text = (filtered[name].history.mean(dim=2)[rows] for name in ("cf", "text"))
+        cf, text = (self.views[name].filtered(encoded.views[name], filtered[name])[rows] for name in ("cf", "text"))
         return cast(Tensor, self.alignment(cf, text, None))
 
     @torch.inference_mode()
@@ -215,7 +215,9 @@ class GenSR(Ranker):
         if "text" in self.vectors:
             (folder / SEMANTIC).mkdir(exist_ok=True)
             self.vectors["text"].encoder.save(folder / SEMANTIC)
-        save_file(unique_tensors(self), folder / "weights.safetensors")
+        # Some GGUF files give transposed weights, which safetensors refuses.
+        weights = {name: tensor.contiguous() for name, tensor in unique_tensors(self).items()}
+        save_file(weights, folder / "weights.safetensors")
 
     def _query_ids(self, batch: Batch) -> Tensor:
         table = self.query_ids

@@ -92,15 +92,16 @@ class TextVectors(nn.Module):
     """Vectors of item texts; those of items the catalogue lacks are computed from the text that came with the request.
 
     Args:
-        encoder: the catalogue's vectors; frozen ones are scaled to unit root mean square.
+        encoder: the catalogue's vectors.
         num_items: I.
+        scaled: scale frozen vectors to unit root mean square on reading.
     """
 
-    def __init__(self, encoder: SemanticEncoder, num_items: int) -> None:
+    def __init__(self, encoder: SemanticEncoder, num_items: int, *, scaled: bool = True) -> None:
         super().__init__()
         self.encoder, self.num_items = encoder, num_items
         self.width, self.units = encoder.width, encoder.units
-        self.scale = _size(encoder.table) if isinstance(encoder, FrozenTableEncoder) else 1.0
+        self.scale = _size(encoder.table) if scaled and isinstance(encoder, FrozenTableEncoder) else 1.0
 
     def candidates(self, batch: Batch, fold: Tensor | None) -> Tensor:
         """[B, C, d]; texts do not depend on the fold."""
@@ -257,3 +258,8 @@ class View(nn.Module):
         weights = state.mask.to(state.history.dtype).unsqueeze(-1)
         mean = (state.history * weights).sum(1) / weights.sum(1)
         return cast(Tensor, self.projection(mean))
+
+    def filtered(self, state: ViewState, slots: ViewSlots) -> Tensor:
+        """The filtered history's mean over the vectors in the prompt, [B, C, D]: what the released code aligns."""
+        real = self.present(state)[:, None, : slots.history.shape[2], None].to(slots.history.dtype)  # [B, 1, K, 1]
+        return (slots.history * real).sum(2) / real.sum(2)

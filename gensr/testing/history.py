@@ -78,6 +78,28 @@ class HistoryContract:
         empty[:, 0].sum().backward()
         assert any(p.grad is not None and bool(p.grad.any()) for p in encoder.parameters())
 
+    def test_what_happened_matters(self) -> None:
+        """Other events give other vectors."""
+        x, mask, task = self.inputs()
+        encoder = self.encoder()
+        difference = (encoder(x, mask, task) - encoder(-x, mask, task)).flatten(1).abs().amax(dim=1)
+        assert (difference[:2] > 1e-4).all()
+
+    def test_gradients_reach_the_events_and_every_parameter(self) -> None:
+        """Nothing is detached that is to be learnt, and nothing is learnt from what stands under the mask."""
+        x, mask, task = self.inputs()
+        encoder = self.encoder()
+        with torch.no_grad():  # off starting values that let nothing through
+            for parameter in encoder.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        towards = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+        (encoder(x.requires_grad_(), mask, task) * towards).sum().backward()
+        assert x.grad is not None
+        assert x.grad[:2].flatten(1).any(dim=1).all()
+        assert not x.grad[~mask].any()
+        trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in trained)
+
     def test_gradients_are_finite(self) -> None:
         """A batch that holds an empty history trains without NaN."""
         x, mask, task = self.inputs()

@@ -173,6 +173,13 @@ class SemanticContract:
             assert one.state.keys() == other.state.keys()
             assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
 
+    def test_a_table_without_a_seed_is_the_same_under_every_seed(self) -> None:
+        """Seeds of a study share it: see `SemanticConfig.seeded`."""
+        other = self._table(seed=1)
+        if self.config().seeded or self.table is None or other is None:
+            pytest.skip("its table, where it has one, may depend on the seed")
+        assert torch.equal(self.table.items, other.items)
+
     def test_gradients_reach_what_is_trained_and_nothing_else(self) -> None:
         """An encoder without a table is trained through the backbone or by itself; one with a table is frozen."""
         encoder = self.encoder().train()
@@ -211,8 +218,9 @@ class SemanticContract:
         if self.encodes_text:
             torch.testing.assert_close(encoder.encode_text(list(self.texts)), before, atol=1e-5, rtol=1e-5)
 
-    def _table(self) -> TextTable | None:
-        return self.config().table(self.texts, item_ids=["", *(f"i{row}" for row in range(1, len(self.texts)))], seed=0)
+    def _table(self, seed: int = 0) -> TextTable | None:
+        ids = ["", *(f"i{row}" for row in range(1, len(self.texts)))]
+        return self.config().table(self.texts, item_ids=ids, seed=seed)
 
 
 def tiny_sentence_model(folder: Path, *, width: int = 16, seed: int = 0) -> Path:

@@ -77,6 +77,26 @@ class SoftFilterContract:
         garbage = inputs.history.masked_fill(~inputs.mask.unsqueeze(-1), float("nan"))
         _assert_same(soft_filter(*inputs), soft_filter(*inputs._replace(history=garbage)))
 
+    def test_the_history_comes_through(self) -> None:
+        """A history of real items has weight, and another history gives other tokens."""
+        inputs = self.inputs()
+        soft_filter = self.filter()
+        tokens, weights = soft_filter(*inputs)
+        other = soft_filter(*inputs._replace(history=-inputs.history)).tokens
+        assert weights[:2].flatten(1).any(dim=1).all()
+        assert ((tokens - other)[:2].flatten(1).abs().amax(dim=1) > 1e-4).all()
+
+    def test_gradients_reach_the_history_and_every_parameter(self) -> None:
+        """Nothing is detached that is to be learnt."""
+        inputs = self.inputs()
+        soft_filter = self.filter()
+        inputs.history.requires_grad_()
+        soft_filter(*inputs).tokens.square().sum().backward()
+        assert inputs.history.grad is not None
+        assert inputs.history.grad[:2].flatten(1).any(dim=1).all()
+        trained = [parameter for parameter in soft_filter.parameters() if parameter.requires_grad]
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in trained)
+
     def test_an_empty_history_gives_zeros(self) -> None:
         """Weights and tokens are 0, never NaN."""
         tokens, weights = self.filter()(*self.inputs())

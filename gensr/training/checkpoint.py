@@ -97,7 +97,7 @@ def read_state(path: Path, *, fingerprint: str) -> TrainState:
     if stored != fingerprint:
         raise BadInputError(
             f"the checkpoint {path} belongs to another spec or other data: its fingerprint is {stored}, this run's is "
-            f"{fingerprint}. Use another run directory, or begin anew with --no-resume"
+            f"{fingerprint}. Use another run directory, or begin anew with `gensr build --no-resume`"
         )
     for name, digest in digests.items():
         file = path / name
@@ -195,7 +195,8 @@ def _damaged(path: Path, name: str, reason: str) -> BadInputError:
     others = sorted((p for p in _checkpoints(path.parent) if p != path), key=_step)
     earlier = f"delete {path} to resume from {others[-1].name}" if others else f"delete {path}"
     return BadInputError(
-        f"the checkpoint file {path / name} is damaged: {reason}. Either {earlier}, or begin anew with --no-resume"
+        f"the checkpoint file {path / name} is damaged: {reason}. Either {earlier}, or begin anew with "
+        "`gensr build --no-resume`"
     )
 
 

@@ -1,11 +1,14 @@
 """Causal language models: cache, positions and two rows of the head against transformers' own forward."""
 
+import copy
 import importlib.util
 
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from gensr.backbones import decoder as decoder_module
@@ -13,7 +16,8 @@ from gensr.backbones.base import Prompt
 from gensr.backbones.config import DecoderConfig, DecoderSizes
 from gensr.backbones.decoder import DecoderBackbone, random_decoder
 from gensr.errors import BadInputError, MissingExtraError
-from gensr.testing.backbone import TEXTS
+from gensr.testing.backbone import TEXTS, BackboneInputs
+from gensr.training.checkpoint import restore_tensors, unique_tensors
 from tests.backbones.prompts import inputs, margins, margins_of_transformers, whole_sequence
 
 SIZES = DecoderSizes(width=32, layers=2, heads=2, hidden=48, vocabulary=300, dropout=0.0)
@@ -162,11 +166,44 @@ def test_a_pretrained_decoder_saves_reopens_and_scores_the_same(gpt2, gpt2_folde
     assert again.model.lm_head.weight is again.model.transformer.wte.weight
 
 
+def test_a_head_that_only_the_config_ties_reopens_as_it_was(gpt2, byte_tokenizer, tmp_path):
+    """transformers then keeps both weights, and says so in no config."""
+    model = copy.deepcopy(gpt2.model)
+    model.lm_head.weight = torch.nn.Parameter(2 * model.lm_head.weight.detach())
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert model.config.tie_word_embeddings
+    model.config.save_pretrained(tmp_path)
+    byte_tokenizer.save_pretrained(tmp_path)
+    config = DecoderConfig(pretrained=str(tmp_path))
+    backbone = config.build(texts=[], seed=0).eval()
+    backbone.save(tmp_path / "saved")
+    again = config.open(tmp_path / "saved").eval()
+    restore_tensors(again, unique_tensors(backbone))
+    given = inputs(gpt2)
+    with torch.no_grad():
+        torch.testing.assert_close(margins(backbone, given), 2 * margins(gpt2, given), atol=1e-4, rtol=1e-4)
+        assert torch.equal(margins(again, given), margins(backbone, given))
+
+
 def test_a_prompt_beyond_the_learned_positions_is_refused(gpt2):
     prompt, _ = inputs(gpt2, "packed")
-    long = prompt._replace(block=torch.ones(4, 64, dtype=torch.int64))
-    with pytest.raises(BadInputError, match=r"does not fit this gpt2, which reads 64"):
-        gpt2.encode(long)
+    ones = torch.ones(4, 64, dtype=torch.int64)
+    with pytest.raises(BadInputError, match=r"a prompt of 7\d tokens does not fit this gpt2, which reads 64"):
+        gpt2.encode(prompt._replace(block=ones, block_mask=ones > 0))
+
+
+def test_padding_takes_none_of_the_learned_positions(gpt2):
+    prompt, slots = inputs(gpt2, "packed")
+    wide = prompt._replace(
+        block=F.pad(prompt.block, (0, 64)),
+        slot=F.pad(prompt.slot, (0, 64), value=-1),
+        block_mask=F.pad(prompt.block_mask, (0, 64)),
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(
+            margins(gpt2, BackboneInputs(wide, slots)), margins(gpt2, BackboneInputs(prompt, slots))
+        )
 
 
 def test_capped_logits_are_refused_with_the_architecture(byte_tokenizer):

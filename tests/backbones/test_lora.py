@@ -4,6 +4,7 @@ import builtins
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 pytest.importorskip("peft", reason="adapters need peft (extra lora)")
 
@@ -145,6 +146,11 @@ def test_a_target_that_is_no_linear_layer_is_refused_with_the_nearest_one():
         build("decoder", targets=("q_prj",))
     with pytest.raises(BadInputError, match=r"no linear layer 'lm_head'"):
         build("t5", targets=("lm_head",))
+
+
+def test_no_targets_at_all_are_refused():
+    with pytest.raises(ValidationError, match=r"targets\n.*at least 1 item"):
+        LoRA(targets=())
 
 
 def test_an_architecture_without_default_targets_asks_for_them():

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from gensr.backbones.prompt import PromptBuilder
 from gensr.backbones.templates import TaskTemplates, split_template
 from gensr.data.tasks import Task
+from gensr.errors import BadInputError
 from gensr.rankers.config import GenSRConfig
 
 TEMPLATES = TaskTemplates(
@@ -79,6 +80,12 @@ def test_a_prompt_is_the_same_in_any_batch(requests):
         together = build(layout, tasks, queries)
         for row in range(len(requests)):
             assert read(together, row) == read(build(layout, [tasks[row]], [queries[row]]), 0)
+
+
+def test_a_text_that_would_be_cut_is_refused():
+    long = TaskTemplates(recommendation="like " * 257 + "{cf_candidate}", search="{query}{cf_candidate}")
+    with pytest.raises(BadInputError, match=r"the text 'like like.* has more than 256 tokens before the next marker"):
+        PromptBuilder(long, layout="packed", tokenize=tokenize, slots=SLOTS, query_length=3)
 
 
 def test_split_template_names_text_query_and_slots():

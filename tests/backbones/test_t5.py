@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from gensr.backbones.base import Prompt
-from gensr.backbones.config import T5Config, T5Sizes
+from gensr.backbones.config import DiscriminativeConfig, T5Config, T5Sizes
 from gensr.backbones.prompt import PromptBuilder, fill_slots
 from gensr.backbones.t5 import T5Backbone, open_t5, random_t5
 from gensr.backbones.templates import INTERLEAVED, PACKED, SLOTS
@@ -204,6 +204,15 @@ def test_tokenizer_training_is_repeatable_and_lower_cases():
     second = train_tokenizer(WORDS, vocabulary=120, answers=("Yes", "No"))
     assert first.get_vocab() == second.get_vocab()
     assert first("RED Kettle")["input_ids"] == first("red kettle")["input_ids"]
+
+
+def test_a_checkpoint_that_lacks_the_decoder_is_refused(backbone, tmp_path):
+    """Its decoder would be random; of the encoder alone, transformers itself writes such folders."""
+    transformers.T5EncoderModel(backbone.model.config).save_pretrained(tmp_path)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(BadInputError, match=r"is no whole t5: it lacks the weights decoder\.block.*'discriminative'"):
+        T5Config(pretrained=str(tmp_path)).build(texts=[], seed=0)
+    assert DiscriminativeConfig(pretrained=str(tmp_path)).build(texts=[], seed=0).width == backbone.width
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])

@@ -1,9 +1,11 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from threadpoolctl import threadpool_limits
 
 from gensr.encoders import CFTable, LightGCN, fit_als, fit_bpr, fit_lightgcn, fit_lmf, random_table
 from gensr.encoders.cf.config import CF_SOURCES
@@ -224,6 +226,16 @@ def test_divergence_of_the_library_is_named():
         fit_lmf(two_tastes(), epochs=3, learning_rate=1e38, negatives=2, **common)
     with pytest.raises(BadInputError, match="ALS diverged: lower its alpha"):
         fit_als(two_tastes(), iterations=3, alpha=1e38, **common)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_blas_with_threads_of_its_own_draws_no_warning(name, monkeypatch):
+    import implicit.als  # noqa: F401 -- loads the BLAS whose threads are counted
+
+    monkeypatch.setattr("implicit.utils._checked_blas_config", False)
+    with threadpool_limits(limits=2, user_api="blas"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FITS[name](two_tastes())
 
 
 def test_the_control_draws_from_a_standard_normal():

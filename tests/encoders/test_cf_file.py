@@ -78,7 +78,7 @@ def test_ids_put_the_rows_into_the_catalogues_order(tmp_path):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.permutations(["a", "b", "c", "d", "x", "y"]), st.sets(st.sampled_from("abcd")))
+@given(st.permutations(["a", "b", "c", "d", "x", "y"]), st.sets(st.sampled_from("abcd"), max_size=3))
 def test_every_item_gets_the_row_its_id_stands_beside(order, absent):
     ids = [name for name in order if name not in absent]
     rows = np.array([[ord(name), 1] for name in ids], np.float32)
@@ -195,9 +195,18 @@ def test_missing_ids_are_counted_and_named_or_zero_on_request(tmp_path):
     found = table(path, ids=ids, missing="zero").items
     assert found[1].tolist() == ROWS[0].tolist()
     assert not found[2:].any()
-    many = ["", *map(str, range(1000))]
+    many = ["", "a", *map(str, range(999))]
     text = complaint(rows_by_id, ROWS, list("abcd"), many, place="x", ids_place="i")
-    assert "i lacks 1,000 of 1,000 items: '0', '1', '2', '3', '4' and 995 more" in text
+    assert "i lacks 999 of 1,000 items: '0', '1', '2', '3', '4' and 994 more" in text
+
+
+@pytest.mark.parametrize("missing", ["refuse", "zero"])
+def test_ids_of_which_the_log_has_none_are_another_spelling_and_never_a_table_of_zeros(tmp_path, missing):
+    path, ids = put(tmp_path / "x.npy"), lines(tmp_path / "ids.txt", *"ABCD")
+    assert complaint(table, path, ids=ids, missing=missing) == (
+        f"{ids} has none of the 4 items: it holds 'A', 'B', 'C', 'D', the log has 'a', 'b', 'c', 'd'. "
+        "Expected raw ids spelled as in the log"
+    )
 
 
 def test_an_unknown_key_is_answered_with_the_nearest_and_all_tables(tmp_path):

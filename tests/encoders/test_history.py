@@ -38,6 +38,32 @@ class TestEveryVariant(HistoryContract):
         return self.config.build(dim=self.dim, max_length=self.max_length)
 
 
+class Constant(NoHistory):
+    """Keeps every promise about padding by saying the same of every event."""
+
+    def encode(self, x, mask, task):
+        return self.empty.expand_as(x)
+
+
+class Detached(NoHistory):
+    def encode(self, x, mask, task):
+        return x.detach()
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (Constant, "test_what_happened_matters"),
+        (Detached, "test_gradients_reach_the_events_and_every_parameter"),
+    ],
+)
+def test_the_contract_refuses_an_encoder_that_breaks_it(broken, promise):
+    contract = HistoryContract()
+    contract.make = lambda: broken(8, max_length=6)
+    with pytest.raises(AssertionError):
+        getattr(contract, promise)()
+
+
 OURS = ["filter_mlp", "gru", "none", "transformer"]
 
 

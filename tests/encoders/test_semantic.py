@@ -97,6 +97,14 @@ def test_columns_that_a_small_catalogue_cannot_fill_are_zero():
     assert not table[:, 2:].any()
 
 
+def test_new_text_says_nothing_in_directions_that_no_item_has():
+    catalogue = ["", *["red shoe", "blue hat", "small green tree"] * 20]  # of rank 3, with 7 words
+    table = fit_tfidf(catalogue, dim=6)
+    for vectors in (table.items, encode_tfidf(["red", "green", "tree hat"], table.state)):
+        assert vectors[:, :3].any(dim=0).all()
+        assert not vectors[:, 3:].any()
+
+
 def test_texts_that_share_words_are_closer_than_texts_that_do_not():
     vectors = torch.nn.functional.normalize(fit_tfidf(SHOP, dim=5).items[1:], dim=1)
     cosine = vectors @ vectors.T

@@ -121,6 +121,22 @@ def test_pairs_for_want_of_common_seeds_are_told():
     assert "Paired in order, for want of a common seed: other" in notes(found)
 
 
+def test_variants_with_fewer_pairs_than_seeds_are_told(study):
+    only = (
+        "Over 1 of the seeds alone: half_done & 50% (base has 2, it has 1); its interval says nothing about other seeds"
+    )
+    assert [line for line in notes(study) if line.startswith("Over")] == [only]
+    seeds = {seed: result(seed) for seed in (1, 2, 3)}
+    more = compared(Measured("base", {seed: seeds[seed] for seed in (1, 2)}), Measured("other", seeds))
+    assert "Over 2 of the seeds alone: other (base has 2, it has 3)" in notes(more)
+
+
+def test_a_metric_asked_for_twice_is_shown_once():
+    found = compared(Measured("base", {1: result(1)}), Measured("other", {1: result(2)}), metrics=["mrr", "mrr"])
+    assert found.metrics == ("mrr",)
+    assert len(found.cells) == 2 * 2
+
+
 def test_requests_are_paired_whatever_their_order():
     shuffled = result(3)
     order = np.random.default_rng(0).permutation(2 * SIZE)

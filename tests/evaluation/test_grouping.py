@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
 import gensr
-from gensr.errors import BadInputError
+from gensr.errors import BadInputError, DamagedFileError
 from gensr.evaluation.grouping import describe_changes
 from gensr.pipeline import build
 from gensr.spec import load_spec
@@ -96,6 +99,27 @@ def test_the_same_spec_and_seed_built_elsewhere_is_a_variant_of_its_own(runs, tm
     found = gensr.compare([runs["base"], elsewhere])
     assert [variant.name for variant in found.variants] == [runs["base"].path.name, "elsewhere"]
     assert all(cell.difference in (None, 0.0) for cell in found.cells)
+
+
+def test_no_two_variants_bear_one_name_and_none_bears_none(runs, tmp_path, monkeypatch):
+    name = runs["base"].path.name
+    build(toy_spec(max_steps=3), root=tmp_path, progress=False)
+    monkeypatch.chdir(tmp_path)
+    found = gensr.compare([runs["base"].path, name])
+    assert [variant.name for variant in found.variants] == [name, str(tmp_path / name)]
+    monkeypatch.chdir(tmp_path / name)
+    assert gensr.compare([".", runs["dropout"].path]).base.name == name
+
+
+@pytest.mark.parametrize(("file", "lost"), [("metrics.json", "candidates"), ("manifest.json", "memory_mib")])
+def test_a_damaged_run_is_told_with_its_file(runs, tmp_path, file, lost):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(runs["dropout"].path, damaged)
+    content = json.loads((damaged / file).read_text())
+    del content[lost]
+    (damaged / file).write_text(json.dumps(content))
+    with pytest.raises(DamagedFileError, match=rf"{file} cannot be read, .*'{lost}'.*build its spec again"):
+        gensr.compare([runs["base"].path, damaged])
 
 
 def test_an_unfinished_run_is_refused(runs, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gensr.fusion import CrossAttentionFilter, MeanFilter
+from gensr.fusion import CrossAttentionFilter, Filtered, MeanFilter
 from gensr.fusion.soft_filter.base import masked_softmax
 from gensr.fusion.soft_filter.config import SOFT_FILTERS
 from gensr.testing.soft_filter import SoftFilterContract
@@ -37,6 +37,32 @@ class TestEveryVariant(SoftFilterContract):
 
     def make(self):
         return self.config.build(dim=self.dim)
+
+
+class Silent(MeanFilter):
+    """Keeps every promise about padding by never saying anything."""
+
+    def forward(self, history, candidate, mask, context=None):
+        return Filtered(*(0 * part for part in super().forward(history.nan_to_num(), candidate, mask)))
+
+
+class Detached(CrossAttentionFilter):
+    def weigh(self, query, key, mask):
+        return super().weigh(query, key, mask).detach()
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    [
+        (Silent, "test_the_history_comes_through"),
+        (lambda: Detached(8), "test_gradients_reach_the_history_and_every_parameter"),
+    ],
+)
+def test_the_contract_refuses_a_filter_that_breaks_it(broken, promise):
+    contract = SoftFilterContract()
+    contract.make = broken
+    with pytest.raises(AssertionError):
+        getattr(contract, promise)()
 
 
 @pytest.mark.parametrize("name", ["bilinear", "cross_attention", "din", "gated", "mean", "top_k"])

@@ -184,6 +184,16 @@ def test_a_history_that_shows_the_answer_is_learned_at_once(dataset):
     assert (scores[:, 0] > scores[:, 1]).float().mean() > 0.95
 
 
+def test_weights_that_lie_transposed_in_memory_are_saved(dataset, tmp_path):
+    """As transformers reads those of a GPT-2 from a GGUF file."""
+    ranker, batch = build(dataset), some_batch(dataset)
+    head = ranker.backbone.model.lm_head
+    head.weight = torch.nn.Parameter(head.weight.detach().T.contiguous().T)
+    ranker.save(tmp_path)
+    again = ranker.config.build(Resources(dataset.catalogue, max_history=6, seed=1, folder=tmp_path))
+    torch.testing.assert_close(margins(again, batch), margins(ranker, batch))
+
+
 def test_dropping_a_view_leaves_its_slots_out(dataset):
     only_text = build(dataset, cf=None, contrastive=None)
     only_cf = build(dataset, semantic=None, contrastive=None)

@@ -6,17 +6,20 @@ import torch.nn.functional as F
 import transformers
 from pydantic import ValidationError
 
-from gensr.backbones.config import T5Config, T5Sizes
+from gensr.backbones.config import DiscriminativeConfig, T5Config, T5Sizes
 from gensr.backbones.t5 import random_t5
 from gensr.backbones.tokenizer import train_tokenizer
 from gensr.data.loader import RequestLoader
 from gensr.edits import Edit, apply_edits
-from gensr.encoders.semantic.config import TokensConfig
+from gensr.encoders.semantic.config import TfidfConfig, TokensConfig
 from gensr.fusion.contrastive.config import InfoNCEConfig
+from gensr.fusion.soft_filter.config import CrossAttentionConfig
 from gensr.rankers.config import GenSRConfig
 from gensr.spec import load_spec
 from gensr.testing.data import tiny_dataset
 from tests.rankers.test_gensr import build, margins, some_batch
+
+SECTIONS = ("data", "ranker", "training", "evaluation")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,11 @@ def test_the_loss_over_the_vocabulary_is_the_answers_cross_entropy(dataset):
     assert (yes - no).shape == batch.cand.shape
 
 
+def test_a_backbone_without_a_vocabulary_refuses_its_loss():
+    with pytest.raises(ValidationError, match=r"discriminative has no vocabulary: set loss to 'answers'"):
+        GenSRConfig(loss="vocabulary", backbone=DiscriminativeConfig())
+
+
 def test_filtered_histories_of_all_rows_can_be_aligned(dataset):
     ranker = build(dataset, align="candidates", contrastive=InfoNCEConfig(weight=1.0))
     batch = some_batch(dataset)
@@ -64,6 +72,22 @@ def test_filtered_histories_of_all_rows_can_be_aligned(dataset):
     assert group is None
 
 
+def test_padding_takes_no_part_in_the_alignment_of_filtered_sequences(dataset):
+    ranker = build(
+        dataset,
+        align="candidates",
+        scale_slots=False,  # a plain linear map has a bias, which padding must not bring in
+        soft_filter=CrossAttentionConfig(output="sequence"),
+        contrastive=InfoNCEConfig(weight=1.0),
+    )
+    batch = some_batch(dataset)
+    batch = batch.select(batch.hist_mask.sum(1) < 5)
+    assert len(batch)
+    columns = ("hist_item", "hist_task", "hist_query", "hist_time")
+    cut = batch.replace(**{name: getattr(batch, name)[:, :4] for name in columns})
+    torch.testing.assert_close(ranker.loss(cut).parts["contrastive"], ranker.loss(batch).parts["contrastive"])
+
+
 def test_unscaled_slots_are_a_linear_map_of_the_table_or_nothing(dataset):
     ranker = build(dataset, scale_slots=False)
     cf, text = ranker.views["cf"].projection, ranker.views["text"].projection
@@ -73,6 +97,15 @@ def test_unscaled_slots_are_a_linear_map_of_the_table_or_nothing(dataset):
     vectors = ranker.vectors["cf"].candidates(batch, None)
     expected = F.embedding(batch.cand, ranker.vectors["cf"].table)
     assert torch.equal(vectors[expected.any(-1)], expected[expected.any(-1)])
+
+
+def test_frozen_text_vectors_are_read_as_they_are_where_slots_are_unscaled(dataset):
+    batch = some_batch(dataset)
+    for scaled in (True, False):
+        vectors = build(dataset, scale_slots=scaled, semantic=TfidfConfig(dim=8)).vectors["text"]
+        as_they_are = F.embedding(batch.cand, vectors.encoder.table)
+        assert torch.equal(vectors.candidates(batch, None), as_they_are) == (not scaled)
+        assert torch.equal(vectors.history(batch, None).vectors, vectors.encoder(batch.hist_item)) == (not scaled)
 
 
 def test_weights_of_tokens_add_up_to_weights_of_events(dataset):
@@ -132,6 +165,23 @@ def test_presets_of_what_was_published_build_and_train(name, local_t5, dataset):
     assert losses.total.isfinite()
     assert set(losses.parts) == {"task", "task_search", "task_recommendation", "contrastive"}
     assert margins(ranker, batch).isfinite().all()
+
+
+def test_the_released_code_differs_from_the_paper_in_what_the_documentation_lists():
+    specs = [load_spec(f"preset:{name}").model_dump() for name in ("paper", "reference-code")]
+    paper, released = ({f"{s}.{k}": v for s in SECTIONS for k, v in spec[s].items()} for spec in specs)
+    assert {name for name in paper if paper[name] != released[name]} == {
+        "ranker.cf",
+        "ranker.semantic",
+        "ranker.history",
+        "ranker.soft_filter",
+        "ranker.contrastive",
+        "ranker.read_query",
+        "ranker.align",
+        "ranker.templates",
+        "training.fresh_negatives",
+        "evaluation.ties",
+    }
 
 
 def test_the_released_codes_parts_have_4218752_parameters(dataset):

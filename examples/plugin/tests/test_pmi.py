@@ -10,7 +10,7 @@ from gensr.testing.cf import CFContract, two_tastes
 
 
 class TestPMIKeepsTheContractOfCFSources(CFContract):
-    test_two_seeds_give_two_tables = None  # nothing is random
+    seeded = False  # nothing is random
 
     def config(self):
         return CF_SOURCES.parse({"type": "pmi", "dim": 8})

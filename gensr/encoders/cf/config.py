@@ -74,7 +74,7 @@ class LightGCNConfig(CFConfig):
     """LightGCN: BPR over embeddings propagated on the interaction graph; the mean over layers is exported."""
 
     type: Literal["lightgcn"] = "lightgcn"
-    reference = "He et al., SIGIR 2020, eq. 3-8 and 14; GenSR section 6.1.3"
+    reference = "He et al., SIGIR 2020, eq. 3-8 and 15; GenSR section 6.1.3"
     dim: PositiveInt = 64
     """Width of the vectors."""
     layers: NonNegativeInt = 2

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gensr.encoders.cf.config import CFFileConfig
 from gensr.encoders.cf.table import CFTable
-from gensr.encoders.tables import read_ids, read_vectors, rows_by_id, rows_in_order
+from gensr.encoders.tables import place_of, read_ids, read_vectors, rows_by_id, rows_in_order
 from gensr.errors import BadInputError
 
 
@@ -52,7 +52,7 @@ def read_cf_table(
 def _rows(
     config: CFFileConfig, key: str | None, ids: str | None, wanted: Sequence[str] | None, count: int, noun: str
 ) -> Tensor:
-    table, place = read_vectors(config.path, key=key), config.path + (f" ({key})" if key else "")
+    table, place = read_vectors(config.path, key=key), place_of(config.path, key)
     if ids is None:
         return rows_in_order(table, count, place=place, noun=noun)
     if wanted is None:

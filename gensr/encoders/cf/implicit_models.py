@@ -8,6 +8,8 @@ counts them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,8 @@ def fit_als(
     """
     from implicit.als import AlternatingLeastSquares
 
-    model = AlternatingLeastSquares(
+    make = partial(
+        AlternatingLeastSquares,
         factors=dim,
         regularization=regularization,
         alpha=alpha,
@@ -62,7 +65,7 @@ def fit_als(
         use_gpu=False,
         dtype=np.float32,
     )
-    return _fit(model, user_items, progress, diverged=f"ALS diverged: lower its alpha, which is {alpha:g}")
+    return _fit(make, user_items, progress, diverged=f"ALS diverged: lower its alpha, which is {alpha:g}")
 
 
 def fit_bpr(
@@ -100,7 +103,8 @@ def fit_bpr(
     from implicit.bpr import BayesianPersonalizedRanking
 
     _require_interactions("BPR", user_items)
-    model = BayesianPersonalizedRanking(
+    make = partial(
+        BayesianPersonalizedRanking,
         factors=dim - BPR_BIASES,
         learning_rate=learning_rate,
         regularization=regularization,
@@ -111,7 +115,7 @@ def fit_bpr(
         dtype=np.float32,
     )
     diverged = f"BPR diverged: lower its learning_rate, which is {learning_rate:g}"
-    return _fit(model, user_items, progress, diverged=diverged)
+    return _fit(make, user_items, progress, diverged=diverged)
 
 
 def fit_lmf(
@@ -149,7 +153,8 @@ def fit_lmf(
     from implicit.lmf import LogisticMatrixFactorization
 
     _require_interactions("LMF", user_items)
-    model = LogisticMatrixFactorization(
+    make = partial(
+        LogisticMatrixFactorization,
         factors=dim - LMF_BIASES,
         learning_rate=learning_rate,
         regularization=regularization,
@@ -161,18 +166,19 @@ def fit_lmf(
         dtype=np.float32,
     )
     diverged = f"LMF diverged: lower its learning_rate, which is {learning_rate:g}"
-    return _fit(model, user_items, progress, diverged=diverged)
+    return _fit(make, user_items, progress, diverged=diverged)
 
 
-def _fit(model: Any, user_items: sp.csr_matrix, progress: bool, *, diverged: str) -> CFTable:
+def _fit(make: Callable[[], Any], user_items: sp.csr_matrix, progress: bool, *, diverged: str) -> CFTable:
     from implicit.recommender_base import ModelFitError
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # Row and column 0 are padding: as an ordinary user and item they would take part in the fit.
     pairs = user_items[1:, 1:].astype(np.float32)
     pairs.eliminate_zeros()  # BPR takes whatever is stored for an interaction
-    # A BLAS with threads of its own competes with the library's, which warns about it.
+    # A BLAS with threads of its own competes with the library's, which looks for one as soon as a model is made.
     with threadpool_limits(limits=1, user_api="blas"):
+        model = make()
         try:
             model.fit(pairs, show_progress=progress and sys.stderr.isatty())
         except ModelFitError as error:

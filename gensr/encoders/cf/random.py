@@ -15,7 +15,7 @@ def random_table(user_items: sp.csr_matrix, *, dim: int, seed: int = 0) -> CFTab
     Args:
         user_items: sparse [U+1, I+1], row and column 0 empty; tells who has interactions, and nothing more is read.
         dim: width of the vectors.
-        seed: for the draw. A row's vector depends on seed, row and `dim` only.
+        seed: for the draw. A row's vector depends on this, the row and the table's shape, not on who else has one.
 
     Returns:
         Float32 tables; zero in every row without an interaction.

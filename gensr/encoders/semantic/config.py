@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt, model_validator
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 class SemanticConfig(ComponentConfig):
     """Base of semantic encoders: item vectors from item text."""
+
+    seeded: ClassVar[bool] = True
+    """Whether `table` depends on the seed. Where it does not, the seeds of a study share one table."""
 
     def identity(self) -> str:
         """What `table` depends on beside the options and the texts: a hash of the files it reads."""
@@ -99,6 +102,7 @@ class SentenceConfig(SemanticConfig):
 
     type: Literal["sentence"] = "sentence"
     reference = "Reimers and Gurevych, EMNLP 2019"
+    seeded = False
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub name, or a local folder (a relative one starts at the working directory, not at the spec's folder)."""
     batch_size: PositiveInt = 64
@@ -197,6 +201,7 @@ class TextFileConfig(SemanticConfig):
     """Vectors of item texts computed elsewhere, from a file. New item text cannot be encoded."""
 
     type: Literal["file"] = "file"
+    seeded = False
     path: str
     """A .npy, .safetensors or torch checkpoint file (.pt, .pth, .pth.tar, .bin; pickled code in it is never run). A
     relative path starts at the working directory, not at the spec's folder."""

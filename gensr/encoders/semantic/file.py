@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gensr.encoders.semantic.config import TextFileConfig
 from gensr.encoders.semantic.table import TextTable
-from gensr.encoders.tables import read_ids, read_vectors, rows_by_id, rows_in_order
+from gensr.encoders.tables import place_of, read_ids, read_vectors, rows_by_id, rows_in_order
 from gensr.errors import BadInputError
 
 
@@ -23,7 +23,7 @@ def read_text_table(config: TextFileConfig, item_ids: Sequence[str]) -> TextTabl
     Raises:
         BadInputError: a file is unreadable, or does not fit the catalogue (see `gensr.encoders.tables`).
     """
-    table, place = read_vectors(config.path, key=config.key), config.path + (f" ({config.key})" if config.key else "")
+    table, place = read_vectors(config.path, key=config.key), place_of(config.path, config.key)
     if config.ids is None:
         return TextTable(rows_in_order(table, len(item_ids) - 1, place=place), {})
     ids = read_ids(config.ids)

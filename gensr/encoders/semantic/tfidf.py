@@ -21,6 +21,8 @@ FEATURES = 2**20
 ALONE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 WORD = rf"[{ALONE}]|(?:(?![{ALONE}])\w)+"
 """Scripts written without spaces give a word for each character; the others, for each run of letters and digits."""
+NOISE = 1e-5
+"""A singular value below this share of the largest is rounding: its direction is arbitrary, and of new text only."""
 
 
 def fit_tfidf(texts: Sequence[str], *, dim: int, seed: int = 0) -> TextTable:
@@ -50,7 +52,8 @@ def fit_tfidf(texts: Sequence[str], *, dim: int, seed: int = 0) -> TextTable:
     weighted = _weighted(counts, idf)
     rank = min(dim, len(columns), documents)
     if rank:
-        components[:rank] = randomized_svd(weighted, n_components=rank, random_state=seed)[2]
+        _, sizes, directions = randomized_svd(weighted, n_components=rank, random_state=seed)
+        components[:rank] = np.where(sizes[:, None] > NOISE * sizes[0], directions, 0.0)
     state = {"columns": torch.from_numpy(columns.astype(np.int64))}
     state |= {"idf": torch.from_numpy(idf), "components": torch.from_numpy(components)}
     return TextTable(_project(weighted, components), state)

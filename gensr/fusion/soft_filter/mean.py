@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gensr.fusion.soft_filter.base import Filtered, SoftFilter
+from gensr.fusion.soft_filter.base import Filtered, SoftFilter, pooled, real_only
 
 
 def mean_weights(mask: Tensor) -> Tensor:
@@ -24,8 +24,7 @@ class MeanFilter(SoftFilter):
 
     def forward(self, history: Tensor, candidate: Tensor, mask: Tensor, context: Tensor | None = None) -> Filtered:
         """See `SoftFilter.forward`."""
-        history = history.masked_fill(~mask.unsqueeze(-1), 0.0)  # whatever stands under the mask, NaN included
-        weights = mean_weights(mask)
-        pooled = (weights.to(history.dtype).unsqueeze(1) @ history).unsqueeze(2)  # [B, 1, 1, d]
+        weights = mean_weights(mask).unsqueeze(1)  # [B, 1, L]
+        tokens = pooled(weights, real_only(history, mask))  # [B, 1, 1, d]
         many = candidate.shape[1]
-        return Filtered(pooled.expand(-1, many, -1, -1), weights.unsqueeze(1).expand(-1, many, -1))
+        return Filtered(tokens.expand(-1, many, -1, -1), weights.expand(-1, many, -1))
