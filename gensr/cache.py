@@ -78,7 +78,8 @@ class StageCache:
         from gensr.encoders.cf.folds import fit_table
         from gensr.encoders.cf.table import CFTable
 
-        key = (fingerprint(config), config.identity(), dataset.fingerprint, seed) + ((fold,) if fold else ())
+        read = dataset.interactions_digest  # of the data only these: not candidates, nor histories
+        key = (fingerprint(config), config.identity(), read, seed) + ((fold,) if fold else ())
         path = self._path("cf", ".safetensors", *key)
         with self.alone(path):
             if not path.exists():

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gensr.cache import StageCache
-from gensr.encoders import TextTable
-from gensr.encoders.cf.config import CFFileConfig
+from gensr.encoders import CFTable, TextTable
+from gensr.encoders.cf.config import CFConfig, CFFileConfig
 from gensr.encoders.semantic.config import SemanticConfig, SentenceConfig, TextFileConfig, TfidfConfig
 from gensr.rankers.config import CFRankerConfig, GenSRConfig, PopularityConfig
 from gensr.testing.data import tiny_dataset
@@ -67,6 +67,24 @@ def test_other_candidates_leave_a_text_table_alone_and_other_texts_do_not(cache,
     assert config.calls == [1]
     cache.text_table(config(), tiny_dataset(tmp_path / "shop", items=151), seed=1)
     assert config.calls == [1, 1]
+
+
+def test_other_candidates_leave_a_cf_table_alone_and_other_interactions_do_not(cache, dataset, tmp_path):
+    fits = []
+
+    class Counted(CFConfig):
+        type: Literal["counted"] = "counted"
+
+        def fit(self, user_items, *, seed, device="cpu", progress=False):
+            fits.append(user_items.nnz)
+            return CFTable(*(torch.zeros(size, 2) for size in user_items.shape))
+
+    for shop in (dataset, tiny_dataset(tmp_path / "others", negatives=5)):
+        for fold in (None, (0, 2)):
+            cache.cf_table(Counted(), shop, seed=1, fold=fold)
+    assert len(fits) == 2
+    cache.cf_table(Counted(), tiny_dataset(tmp_path / "shop", users=41), seed=1)
+    assert len(fits) == 3
 
 
 def test_ranks_of_a_floor_depend_on_the_file_it_reads(cache, dataset, tmp_path):

@@ -135,6 +135,15 @@ class Dataset:
         matrix.data[:] = 1.0
         return matrix
 
+    @cached_property
+    def interactions_digest(self) -> str:
+        """Sha256 of `user_items` and the raw ids of its rows: all that a CF table reads of the data."""
+        pairs = self.user_items().tocsr()
+        digest = hashlib.sha256(json.dumps([self.user_ids, self.catalogue.item_ids]).encode())
+        for part in (pairs.indptr.astype("<i8"), pairs.indices.astype("<i8")):
+            digest.update(part.tobytes())
+        return digest.hexdigest()
+
     def item_counts(self, task: Task) -> np.ndarray:
         """Training events of `task` by item row, int64 [I+1]."""
         return np.bincount(self.item[self.requests(Split.TRAIN, task)], minlength=self.num_items + 1)
