@@ -74,16 +74,26 @@ def draw(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(5.5 * columns, 3.6 * max(rows, 1)), layout="constrained")
     grid = figure.add_gridspec(max(rows, 1), columns)
     for place, task in enumerate(tasks[:panels]):
-        _bars(figure.add_subplot(grid[0, place]), comparison, bars, listed, task, legend=place == 0)
+        axes = figure.add_subplot(grid[0, place])
+        _bars(axes, comparison, bars, listed, task)
+        if place == 0:  # one legend for both, above the panels: inside, it would lie on bars
+            title = f"dashed: {comparison.base.name}; whiskers: 95 % interval of the difference from it"
+            figure.legend(
+                *axes.get_legend_handles_labels(),
+                loc="outside upper center",
+                ncols=min(len(bars), 5),
+                fontsize="small",
+                frameon=False,
+                title=title,
+                title_fontsize="small",
+            )
     for place, sweep in enumerate(comparison.sweeps):
         axes = figure.add_subplot(grid[bool(panels) + place // columns, place % columns])
         _curve(axes, comparison, sweep, listed, tasks)
     return figure
 
 
-def _bars(
-    axes: Axes, comparison: Comparison, variants: list[Measured], listed: str, task: str, *, legend: bool
-) -> None:
+def _bars(axes: Axes, comparison: Comparison, variants: list[Measured], listed: str, task: str) -> None:
     width = 0.8 / len(variants)
     for place, variant in enumerate(variants):
         found = [(x, comparison.cell(listed, task, variant.name, name)) for x, name in enumerate(comparison.metrics)]
@@ -107,9 +117,6 @@ def _bars(
     axes.set_xticks(range(len(comparison.metrics)), comparison.metrics)
     axes.set_title(f"{task}, {listed}")
     axes.set_ylim(bottom=0)
-    if legend:
-        title = f"dashed: {comparison.base.name}; whiskers: 95 % interval\nof the difference from it"
-        axes.legend(fontsize="small", frameon=False, title=title, title_fontsize="x-small")
 
 
 def _curve(axes: Axes, comparison: Comparison, sweep: Sweep, listed: str, tasks: list[str]) -> None:
