@@ -121,6 +121,7 @@ class _Study:
         """Build what is not built; the tables on disk follow."""
         runs = self.plan.runs
         for number, run in enumerate(runs, start=1):
+            opened = run.finished
             words, rest = f"{run.variant}, seed {run.seed}", self._rest(runs[number - 1 :])
             bar.say(words + rest)
             elapsed = _duration(time.perf_counter() - self.started)
@@ -136,8 +137,9 @@ class _Study:
                 self._fail(run, error)
             _release(self.device)
             bar.advance()
-            comparison = self.compare()
-            self._write(comparison)
+            if not opened or run is runs[-1]:  # of runs that are only opened, the tables are there already
+                comparison = self.compare()
+                self._write(comparison)
         return comparison
 
     def compare(self) -> Comparison:
