@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gensr.runs import MANIFEST
 from gensr.spec import PipelineSpec
 
 BASE = "base"
+LONGEST_NAME = 40
 HOW = "give --drop SLOT, --swap SLOT=NAME, --grid PATH=VALUE,VALUE or --suite paper; --set changes the base itself"
 
 
@@ -132,8 +133,13 @@ def drop_variants(texts: Iterable[str]) -> list[Variant]:
 
 
 def swap_variants(texts: Iterable[str]) -> list[Variant]:
-    """One variant a ``--swap``."""
-    return [_variant(parse_swap(text), f"--swap {text}") for text in texts]
+    """One variant a ``--swap``; a name too long for a table leaves options out, unless another then has the same."""
+    variants = [_variant(parse_swap(text), f"--swap {text}") for text in texts]
+    short = [v.name if len(v.name) <= LONGEST_NAME else _name(v.edits, options=False) for v in variants]
+    return [
+        replace(variant, name=name) if short.count(name) == 1 else variant
+        for variant, name in zip(variants, short, strict=True)
+    ]
 
 
 def read_grids(texts: Iterable[str]) -> list[Grid]:
@@ -198,16 +204,21 @@ def make_plan(
 
 
 def _variant(edits: Sequence[Edit], flag: str) -> Variant:
-    return Variant(", ".join(map(_describe, edits)), tuple(edits), flag)
+    return Variant(_name(edits), tuple(edits), flag)
 
 
-def _describe(edit: Edit) -> str:
+def _name(edits: Sequence[Edit], *, options: bool = True) -> str:
+    return ", ".join(_describe(edit, options=options) for edit in edits)
+
+
+def _describe(edit: Edit, *, options: bool) -> str:
     path = edit.path.removeprefix("ranker.")
     if edit.kind == "drop":
         return f"no {path}"
     if isinstance(edit.value, dict):
-        options = {name: value for name, value in edit.value.items() if name != "type"}
-        inner = ", ".join(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in options.items())
+        given = {name: value for name, value in edit.value.items() if name != "type"}
+        inner = ", ".join(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in given.items())
+        inner = inner if options or not inner else "..."
         return f"{path}={edit.value['type']}" + (f"({inner})" if inner else "")
     return f"{path}={edit.value}"
 

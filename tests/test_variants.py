@@ -60,6 +60,15 @@ def test_the_papers_suite_is_its_figure_4():
     assert names(plan) == ["base", "CF only", "semantic only", "no soft filter", "no contrastive"]
 
 
+def test_a_name_too_long_for_a_table_leaves_options_out_unless_another_then_has_the_same():
+    swap = 'backbone={"type":"discriminative","scratch":{"hidden":64,"width":16}}'
+    long, other = swap, swap.replace("16", "32")
+    assert planned(swap=[long]).variants[1][0].name == "backbone=discriminative(...)"
+    names = [variant.name for variant, _ in planned(swap=[long, other]).variants[1:]]
+    assert names[0].endswith('{"hidden":64,"width":16})')
+    assert len(set(names)) == 2
+
+
 def test_a_component_with_options_names_its_variant():
     plan = planned(swap=['backbone={"type":"t5","scratch":{"width":8}}'])
     assert names(plan)[1] == 'backbone=t5(scratch={"width":8})'
