@@ -1,5 +1,6 @@
 import copy
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gensr
 from gensr.encoders import FrozenTableEncoder, TextTable, encode_tfidf, fit_tfidf
 from gensr.encoders.semantic.config import SEMANTIC_ENCODERS, SentenceConfig, TextFileConfig, TfidfConfig, TokensConfig
 from gensr.encoders.semantic.sentence import hash_folder, load_model
@@ -319,3 +321,20 @@ def test_minilms_vectors_are_the_librarys_own_and_similar_texts_are_closer(minil
     torch.testing.assert_close(encoder.encode_text(texts), vectors, atol=1e-5, rtol=1e-5)
     cosine = vectors @ vectors.T
     assert cosine[1, 2] > cosine[1, 3] + 0.2
+
+
+def test_minilm_builds_and_ranks_new_items_from_the_runs_own_copy(minilm, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(minilm, model)
+    spec = {
+        "extends": "preset:tiny",
+        "ranker": {"semantic": {"type": "sentence", "model": str(model)}, "cf_folds": 0},
+        "training": {"max_steps": 2, "validation_requests": 4},
+        "evaluation": {"max_requests": 4, "floors": ["random"], "ablations": False},
+    }
+    run = gensr.build(spec, root=tmp_path / "runs", progress=False)
+    shutil.rmtree(model)
+    known, new = run.catalogue.item_ids[1], {"id": "new", "title": "a copper kettle"}
+    found = gensr.open_run(run.path).rank(query="kettles", candidates=[known, new])
+    assert {ranked.item for ranked in found} == {known, "new"}
+    assert all(math.isfinite(ranked.score) for ranked in found)
