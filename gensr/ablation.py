@@ -22,7 +22,7 @@ from gensr.files import locked, says_full, write_json, write_text
 from gensr.pipeline import build
 from gensr.progress import Bar, Progress
 from gensr.spec import PipelineSpec, load_spec
-from gensr.variants import Plan, PlannedRun, drop_variants, make_plan, read_grids, suite_variants, swap_variants
+from gensr.variants import Plan, PlannedRun, make_plan, read_grids, read_variants
 
 if TYPE_CHECKING:
     from gensr.evaluation.comparison import Comparison, SeedResult
@@ -67,7 +67,7 @@ def ablate(
     """
     base = load_spec(spec)
     drops, swaps, grids = ([given] if isinstance(given, str) else list(given) for given in (drop, swap, grid))
-    variants = [*suite_variants(suite), *drop_variants(drops), *swap_variants(swaps)]
+    variants = read_variants(suite=suite, drops=drops, swaps=swaps)
     plan = make_plan(base, variants, read_grids(grids), seeds=seeds, root=root)
     return run_plan(plan, device=device, progress=progress, plot=plot)
 

@@ -115,7 +115,16 @@ class Plan:
         }
 
 
-def suite_variants(name: str | None) -> list[Variant]:
+def read_variants(*, suite: str | None, drops: Iterable[str], swaps: Iterable[str]) -> list[Variant]:
+    """The variants of a suite, of each ``--drop`` and of each ``--swap``, in this order.
+
+    Raises:
+        BadInputError: an unknown suite, or a flag that cannot be read.
+    """
+    return [*_suite_variants(suite), *_drop_variants(drops), *_swap_variants(swaps)]
+
+
+def _suite_variants(name: str | None) -> list[Variant]:
     """The variants of a suite; none where there is no name."""
     if name is None:
         return []
@@ -127,12 +136,12 @@ def suite_variants(name: str | None) -> list[Variant]:
     ]
 
 
-def drop_variants(texts: Iterable[str]) -> list[Variant]:
+def _drop_variants(texts: Iterable[str]) -> list[Variant]:
     """One variant a ``--drop``."""
     return [_variant(parse_drop(text), f"--drop {text}") for text in texts]
 
 
-def swap_variants(texts: Iterable[str]) -> list[Variant]:
+def _swap_variants(texts: Iterable[str]) -> list[Variant]:
     """One variant a ``--swap``; a name too long for a table leaves options out, unless another then has the same."""
     variants = [_variant(parse_swap(text), f"--swap {text}") for text in texts]
     short = [v.name if len(v.name) <= LONGEST_NAME else _name(v.edits, options=False) for v in variants]

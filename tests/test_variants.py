@@ -7,13 +7,13 @@ import pytest
 from gensr.errors import BadInputError
 from gensr.pipeline import run_directory
 from gensr.spec import load_spec
-from gensr.variants import drop_variants, make_plan, read_grids, suite_variants, swap_variants
+from gensr.variants import make_plan, read_grids, read_variants
 
 GENSR = load_spec("preset:tiny")
 
 
 def planned(base=GENSR, *, drop=(), swap=(), grid=(), suite=None, **options):
-    variants = [*suite_variants(suite), *drop_variants(drop), *swap_variants(swap)]
+    variants = read_variants(suite=suite, drops=drop, swaps=swap)
     return make_plan(base, variants, read_grids(grid), **options)
 
 

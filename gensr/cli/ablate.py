@@ -83,9 +83,9 @@ def command(
     Finished runs are opened and not built again: the same command after an interruption does what is missing. A variant
     that fails does not stop the others; then the exit code is 1. Tables are left in ROOT/ablations.
     """  # noqa: D301 -- click's own mark for lines to leave as they are
-    from gensr.variants import drop_variants, make_plan, read_grids, suite_variants, swap_variants
+    from gensr.variants import make_plan, read_grids, read_variants
 
-    variants = [*suite_variants(suite), *drop_variants(drops), *swap_variants(swaps)]
+    variants = read_variants(suite=suite, drops=drops, swaps=swaps)
     plan = make_plan(chosen_spec(spec, changes, seed), variants, read_grids(grids), seeds=seeds, root=root)
     if dry_run:
         for remark in plan.remarks:

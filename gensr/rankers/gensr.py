@@ -194,7 +194,7 @@ class GenSR(Ranker):
         """Soft-filter weights by view, [B, C, L]: which past events mattered for which candidate."""
         encoded = self.encode(batch)
         return {
-            name: self.vectors[name].by_event(found.weights, batch) * batch.hist_mask.unsqueeze(1)
+            name: encoded.views[name].by_event(found.weights, batch.hist_mask.shape[1]) * batch.hist_mask.unsqueeze(1)
             for name, found in self.filter(batch, encoded).items()
         }
 

@@ -83,10 +83,6 @@ class CFVectors(nn.Module):
         """[B, C, d]."""
         return cast(Tensor, self(batch.cand, fold))
 
-    def by_event(self, weights: Tensor, batch: Batch) -> Tensor:
-        """Weights of vectors are weights of events."""
-        return weights
-
 
 class TextVectors(nn.Module):
     """Vectors of item texts; those of items the catalogue lacks are computed from the text that came with the request.
@@ -127,14 +123,6 @@ class TextVectors(nn.Module):
         )
         return parts if self.units == 1 else _packed(parts)
 
-    def by_event(self, weights: Tensor, batch: Batch) -> Tensor:
-        """Sum the weights [B, C, P] of an event's vectors: [B, C, L]."""
-        if self.units == 1:
-            return weights
-        event = self.history(batch, None).event.unsqueeze(1).expand_as(weights)
-        totals = weights.new_zeros(*weights.shape[:2], batch.hist_item.shape[1])
-        return totals.scatter_add(2, event, weights)
-
     def _extra(self, items: Tensor) -> Tensor:
         """Place in the request's own texts; 0 for items of the catalogue."""
         return torch.where(items > self.num_items, items - self.num_items - 1, 0)
@@ -165,13 +153,20 @@ class ViewState(NamedTuple):
         history: [B, P, d] as the encoder made it.
         items: [B, P, d] as it came, zeros on padding.
         mask: bool [B, P]; an empty history counts as one item, the encoder's learned vector.
+        event: int64 [B, P] the place in the history that a vector belongs to.
         context: [B, d] the query in the view's width, zeros where there is none; None where the filter reads none.
     """
 
     history: Tensor
     items: Tensor
     mask: Tensor
+    event: Tensor
     context: Tensor | None
+
+    def by_event(self, weights: Tensor, length: int) -> Tensor:
+        """Sum the weights [B, C, P] of each event's vectors: [B, C, length]."""
+        totals = weights.new_zeros(*weights.shape[:2], length)
+        return totals.scatter_add(2, self.event.unsqueeze(1).expand_as(weights), weights)
 
 
 class ViewSlots(NamedTuple):
@@ -231,7 +226,7 @@ class View(nn.Module):
         first = torch.arange(mask.shape[1], device=mask.device) == 0
         mask = mask | (~mask.any(dim=1, keepdim=True) & first)
         context = self.context(query) if self.context is not None else None
-        return ViewState(history, real_only(parts.vectors, parts.mask), mask, context)
+        return ViewState(history, real_only(parts.vectors, parts.mask), mask, parts.event, context)
 
     def filter(self, state: ViewState, candidates: Tensor) -> ViewSlots:
         """Let every candidate [B, C, d] look at the history."""

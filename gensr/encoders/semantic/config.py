@@ -63,6 +63,16 @@ class SemanticConfig(ComponentConfig):
         return self.build(texts=texts, backbone=backbone)
 
 
+class FrozenConfig(SemanticConfig):
+    """Base of encoders whose vectors are `SemanticConfig.table` and nothing else: a run reopens from its own copy."""
+
+    def open(self, folder: Path, *, texts: Sequence[str], backbone: Backbone) -> SemanticEncoder:
+        """See `SemanticConfig.open`."""
+        from gensr.encoders.semantic.table import FILE, TextTable
+
+        return self.build(texts=texts, backbone=backbone, table=TextTable.load(folder / FILE))
+
+
 SEMANTIC_ENCODERS = Registry("semantic", SemanticConfig, builtins="gensr.encoders.semantic.config")
 
 
@@ -159,7 +169,7 @@ class SentenceConfig(SemanticConfig):
 
 
 @SEMANTIC_ENCODERS.register
-class TfidfConfig(SemanticConfig):
+class TfidfConfig(FrozenConfig):
     """The control without a model: tf-idf of hashed words, reduced by a truncated SVD (latent semantic analysis)."""
 
     type: Literal["tfidf"] = "tfidf"
@@ -189,15 +199,9 @@ class TfidfConfig(SemanticConfig):
         found = require_table(table, self.type)
         return FrozenTableEncoder(found, lambda texts, device: encode_tfidf(texts, found.state))
 
-    def open(self, folder: Path, *, texts: Sequence[str], backbone: Backbone) -> SemanticEncoder:
-        """See `SemanticConfig.open`."""
-        from gensr.encoders.semantic.table import FILE, TextTable
-
-        return self.build(texts=texts, backbone=backbone, table=TextTable.load(folder / FILE))
-
 
 @SEMANTIC_ENCODERS.register
-class TextFileConfig(SemanticConfig):
+class TextFileConfig(FrozenConfig):
     """Vectors of item texts computed elsewhere, from a file. New item text cannot be encoded."""
 
     type: Literal["file"] = "file"
@@ -239,9 +243,3 @@ class TextFileConfig(SemanticConfig):
         from gensr.encoders.semantic.table import FrozenTableEncoder, require_table
 
         return FrozenTableEncoder(require_table(table, self.type), refuse_text)
-
-    def open(self, folder: Path, *, texts: Sequence[str], backbone: Backbone) -> SemanticEncoder:
-        """See `SemanticConfig.open`."""
-        from gensr.encoders.semantic.table import FILE, TextTable
-
-        return self.build(texts=texts, backbone=backbone, table=TextTable.load(folder / FILE))
