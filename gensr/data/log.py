@@ -7,25 +7,32 @@ Sources differ in files and spellings; everything behind them reads two tables w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gensr.data.tasks import Task
+from gensr.data.times import TimeScale, Unit, check_times
 from gensr.errors import BadInputError
 
+TEXT = pa.dictionary(pa.int32(), pa.string())
+"""Texts that repeat: each stored once. Columns of `pa.string()` are accepted and converted."""
+
 EVENTS = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("item_id", pa.string()),
-        ("timestamp", pa.int64()),
-        ("task", pa.int8()),
-        ("query", pa.string()),
-    ]
+    [("user_id", TEXT), ("item_id", TEXT), ("timestamp", pa.int64()), ("task", pa.int8()), ("query", TEXT)]
 )
+OPTIONAL = pa.schema([("session", TEXT), ("order", pa.int64()), ("split", pa.int8()), ("generation", pa.int8())])
+"""Columns that may follow those of `EVENTS`, in this order.
+
+session: searches of one user that share session and query are clicks on one page of results; ``""`` = none.
+order: settles the order of a user's events within one timestamp; without it they do not see each other.
+split: `Split` codes of a log that comes divided, for the split `given`.
+generation: 0 for the log that was there first, 1 for what was appended to it, and so on; `ITEMS` may have it too.
+"""
+GENERATION = pa.schema([OPTIONAL.field("generation")])
 ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("categories", pa.string())])
 
 SHOWN_ROWS = 5
@@ -36,15 +43,18 @@ class EventLog:
     """Events and items of one log. Build it with `check_log`.
 
     Attributes:
-        events: `EVENTS`, in file order: task is a `Task` code, query ``""`` for recommendation.
+        events: `EVENTS` and perhaps some of `OPTIONAL`, in file order: task is a `Task` code, query ``""`` for
+            recommendation.
         items: `ITEMS`: the whole catalogue, ``""`` where a text is absent; in categories ``|`` stands between the
             levels of a hierarchy, ``||`` between hierarchies.
         report: what was read, dropped and why, as counts.
+        time: what the timestamps count.
     """
 
     events: pa.Table
     items: pa.Table
     report: dict[str, Any]
+    time: TimeScale = field(default_factory=TimeScale)
 
 
 @dataclass(frozen=True)
@@ -81,80 +91,174 @@ def check_log(
     items: pa.Table,
     report: dict[str, Any],
     *,
+    time_unit: Unit | Literal["auto"] = "auto",
+    time_zone: str = "UTC",
     events_from: Origin | None = None,
     items_from: Origin | None = None,
 ) -> EventLog:
     """Check and tidy two tables that already have the columns and types of `EVENTS` and `ITEMS`.
 
-    Nulls become ``""``; queries are normalised; the query of a recommendation event is dropped and counted.
+    Nulls become ``""``; queries are normalised; the query of a recommendation event is dropped and counted; the clicks
+    of one session happen at its first click.
+
+    Args:
+        events: columns of `EVENTS`, perhaps of `OPTIONAL`, and no others that count; texts dictionary-encoded or not.
+        items: columns of `ITEMS`.
+        report: what the source did, as counts.
+        time_unit: what the timestamps count; recognised by their size where ``auto``.
+        time_zone: whose midnight divides days.
+        events_from: for complaints about rows of `events`.
+        items_from: for complaints about rows of `items`.
 
     Raises:
         BadInputError: no events, an empty id, an unknown task code, a search event without query, an item twice in
-            `items`, or an event whose item `items` lacks; with the first bad rows.
+            `items`, an event whose item `items` lacks, or timestamps that cannot be times; with the first bad rows.
     """
     events_from, items_from = events_from or Origin("events"), items_from or Origin("items")
-    events, items = _conform(events, EVENTS, events_from), _conform(items, ITEMS, items_from)
+    events, items = _conform(events, EVENTS, OPTIONAL, events_from), _conform(items, ITEMS, GENERATION, items_from)
     for table, origin in ((events, events_from), (items, items_from)):
         if not table.num_rows:
             raise BadInputError(f"{origin.name} is empty: it holds no rows")
-    _check_ids(items, items_from, "item_id")
+    _check_ids(items["item_id"], items_from, "item_id")
     _check_unique(items["item_id"], items_from)
-    _check_ids(events, events_from, "user_id")
-    _check_ids(events, events_from, "item_id")
-    wild = _rows(pc.invert(pc.is_in(events["task"], value_set=pa.array([int(task) for task in Task], pa.int8()))))
-    if len(wild):
-        values = events["task"].take(pa.array(wild[:SHOWN_ROWS])).to_pylist()
-        raise events_from.complaint("unknown task code", wild, values)
-    unknown = _rows(pc.invert(pc.is_in(events["item_id"], value_set=items["item_id"].combine_chunks())))
-    if len(unknown):
-        values = events["item_id"].take(pa.array(unknown[:SHOWN_ROWS])).to_pylist()
-        raise events_from.complaint(f"items that {items_from.name} lacks", unknown, values)
+    _check_ids(events["user_id"], events_from, "user_id")
+    _check_ids(events["item_id"], events_from, "item_id")
+    _check_tasks(events["task"], events_from)
+    known = items["item_id"].combine_chunks()
+    _refuse_texts(
+        events["item_id"],
+        lambda ids: pc.invert(pc.is_in(ids, value_set=known)),
+        events_from,
+        f"items that {items_from.name} lacks",
+    )
+    unit = check_times(events["timestamp"].to_numpy(), time_unit, events_from.complaint)
     events, dropped = _tidy_queries(events, events_from)
     if dropped:
         report = {**report, "queries_dropped_from_recommendation_events": dropped}
-    return EventLog(events, items, report)
+    if "session" in events.column_names:
+        events, moved = _join_sessions(events)
+        report = {**report, "session_clicks_moved_to_the_first": moved} if moved else report
+    return EventLog(events, items, report, TimeScale(unit, time_zone))
 
 
-def _conform(table: pa.Table, schema: pa.Schema, origin: Origin) -> pa.Table:
-    """The columns of `schema`, in its types, without nulls."""
+def _conform(table: pa.Table, schema: pa.Schema, optional: pa.Schema, origin: Origin) -> pa.Table:
+    """The columns of `schema`, and those of `optional` that are there, in their types, without nulls."""
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise BadInputError(f"{origin.name} has no column {missing[0]!r}; its columns: {', '.join(table.column_names)}")
-    table = table.select(schema.names)
-    for index, field in enumerate(schema):
-        if pa.types.is_string(field.type):
-            table = table.set_column(index, field.name, pc.fill_null(table[field.name].cast(pa.string()), ""))
-    return table.cast(schema)
+    fields = [*schema, *(field for field in optional if field.name in table.column_names)]
+    return pa.table([_column(table[field.name], field.type) for field in fields], schema=pa.schema(fields))
+
+
+def _column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if kind == TEXT:
+        if not pa.types.is_dictionary(column.type):
+            column = pc.fill_null(column.cast(pa.string()), "").dictionary_encode()
+        elif column.null_count:
+            column = pc.fill_null(pc.cast(column, column.type.value_type), "").dictionary_encode()
+        elif column.type != kind:
+            column = column.cast(kind)
+        return one_dictionary(column)
+    if kind == pa.string():
+        return pc.fill_null(column.cast(pa.string()), "")
+    return column.cast(kind)
+
+
+def one_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of `TEXT` in one chunk, so that codes mean the same throughout."""
+    if column.num_chunks == 1:
+        return column
+    if column.num_chunks == 0:
+        return pa.chunked_array([pa.array([], TEXT)])
+    return pa.chunked_array([pa.concat_arrays(column.unify_dictionaries().chunks)])
+
+
+def codes_of(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Codes int32 [E] and texts of a `TEXT` column of a checked log; a text may be unused, and none comes twice."""
+    array = column.chunk(0)
+    return array.indices.to_numpy(), array.dictionary
 
 
 def _rows(mask: Any) -> np.ndarray:
     return np.flatnonzero(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy())
 
 
-def _check_ids(table: pa.Table, origin: Origin, column: str) -> None:
-    empty = _rows(pc.equal(pc.utf8_trim_whitespace(table[column]), ""))
-    if len(empty):
-        raise origin.complaint(f"empty {column}", empty)
+def _check_ids(ids: pa.ChunkedArray, origin: Origin, name: str) -> None:
+    def empty(texts: pa.Array) -> pa.Array:
+        return pc.equal(pc.utf8_trim_whitespace(texts), "")
+
+    if ids.type == TEXT:
+        _refuse_texts(ids, empty, origin, f"empty {name}", show=False)
+    elif len(rows := _rows(empty(ids))):
+        raise origin.complaint(f"empty {name}", rows)
+
+
+def _refuse_texts(
+    column: pa.ChunkedArray, bad: Callable[[pa.Array], pa.Array], origin: Origin, problem: str, *, show: bool = True
+) -> None:
+    """Complain of the rows whose text is `bad`; each distinct text is looked at once."""
+    codes, texts = codes_of(column)
+    wrong = bad(texts).to_numpy(zero_copy_only=False)
+    if wrong.any() and len(rows := np.flatnonzero(wrong[codes])):
+        values = [texts[int(codes[row])].as_py() for row in rows[:SHOWN_ROWS]] if show else None
+        raise origin.complaint(problem, rows, values)
+
+
+def _check_tasks(task: pa.ChunkedArray, origin: Origin) -> None:
+    wild = _rows(pc.invert(pc.is_in(task, value_set=pa.array([int(code) for code in Task], pa.int8()))))
+    if len(wild):
+        raise origin.complaint("unknown task code", wild, task.take(pa.array(wild[:SHOWN_ROWS])).to_pylist())
 
 
 def _check_unique(ids: pa.ChunkedArray, origin: Origin) -> None:
     codes = ids.combine_chunks().dictionary_encode().indices.to_numpy()
+    if codes.max(initial=-1) + 1 == len(codes):
+        return
     _, first = np.unique(codes, return_index=True)
     repeated = np.setdiff1d(np.arange(len(codes)), first, assume_unique=True)
-    if len(repeated):
-        values = ids.take(pa.array(repeated[:SHOWN_ROWS])).to_pylist()
-        raise origin.complaint("duplicate item_id", repeated, values, expected="Every item may occur once")
+    values = ids.take(pa.array(repeated[:SHOWN_ROWS])).to_pylist()
+    raise origin.complaint("duplicate item_id", repeated, values, expected="Every item may occur once")
 
 
 def _tidy_queries(events: pa.Table, origin: Origin) -> tuple[pa.Table, int]:
     """Normalised queries, kept for search alone; and how many recommendation events lost theirs."""
-    encoded = events["query"].combine_chunks().dictionary_encode()
-    words = pa.array([normalise_query(text) for text in encoded.dictionary.to_pylist()], pa.string())
-    queries = words.take(encoded.indices)
-    searches = pc.equal(events["task"].combine_chunks(), pa.scalar(int(Task.SEARCH), pa.int8()))
-    empty = pc.equal(queries, "")
-    bare = _rows(pc.and_(searches, empty))
+    codes, texts = codes_of(events["query"])
+    words = pa.array([normalise_query(text) for text in texts.to_pylist()], pa.string())
+    tidy = pa.concat_arrays([pa.array([""]), words]).dictionary_encode()  # code 0 is the empty query
+    query = tidy.indices.to_numpy()[1:][codes] if len(words) else np.zeros(len(codes), np.int32)
+    searches = events["task"].to_numpy() == Task.SEARCH
+    bare = np.flatnonzero(searches & (query == 0))
     if len(bare):
         raise origin.complaint("search events without a query", bare)
-    dropped = pc.sum(pc.and_(pc.invert(searches), pc.invert(empty))).as_py() or 0
-    return events.set_column(4, "query", pc.if_else(searches, queries, "")), int(dropped)
+    dropped = int((~searches & (query > 0)).sum())
+    query = np.where(searches, query, 0).astype(np.int32)
+    column = pa.DictionaryArray.from_arrays(pa.array(query), tidy.dictionary)
+    return events.set_column(4, "query", pa.chunked_array([column])), dropped
+
+
+def _join_sessions(events: pa.Table) -> tuple[pa.Table, int]:
+    """Clicks of one user, session and query at the time of the first; and how many were moved there.
+
+    The session of a recommendation is dropped: it says nothing of a page of results.
+    """
+    session, names = codes_of(events["session"])
+    user, query = codes_of(events["user_id"])[0], codes_of(events["query"])[0]
+    none = names.index("").as_py()
+    if none < 0:
+        none, names = len(names), pa.concat_arrays([names, pa.array([""])])
+    session = np.where(events["task"].to_numpy() == Task.SEARCH, session, none).astype(np.int32)
+    events = events.set_column(
+        events.column_names.index("session"),
+        "session",
+        pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array(session), names)]),
+    )
+    rows = np.flatnonzero(session != none)
+    if not len(rows):
+        return events, 0
+    time = events["timestamp"].to_numpy().copy()
+    group = np.unique(np.stack([user[rows], session[rows], query[rows]]), axis=1, return_inverse=True)[1].reshape(-1)
+    first = np.full(group.max() + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, group, time[rows])
+    moved = int((first[group] != time[rows]).sum())
+    time[rows] = first[group]
+    return events.set_column(2, "timestamp", pa.chunked_array([pa.array(time)])), moved

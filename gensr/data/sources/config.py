@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -22,6 +23,14 @@ class SourceConfig(ComponentConfig):
     def identity(self) -> str:
         """A hash of all the log depends on, options and the content of files: the cache key of prepared data."""
         raise NotImplementedError
+
+    @classmethod
+    def recognise(cls, path: Path) -> SourceConfig | None:
+        """The config that reads the file or folder at `path`, if it carries names only this source's files have.
+
+        Looks at names and perhaps a first line, reads nothing else, and never raises.
+        """
+        return None
 
 
 SOURCES = Registry("source", SourceConfig, builtins="gensr.data.sources.config")
