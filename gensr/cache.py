@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gensr.files import locked, traceless
+from gensr.files import locked, new_folder, traceless
 from gensr.spec import DataSpec, PipelineSpec, fingerprint
 
 if TYPE_CHECKING:
     from gensr.data.dataset import Dataset
+    from gensr.data.log import EventLog
+    from gensr.data.sources.config import SourceConfig
     from gensr.encoders.cf.config import CFConfig
     from gensr.encoders.cf.table import CFTable
     from gensr.encoders.semantic.config import SemanticConfig
@@ -43,15 +45,32 @@ class StageCache:
         Raises:
             BadInputError: the source is bad; nothing is left behind.
         """
-        from gensr.data.dataset import prepare
+        from gensr.data.prepare import prepare
 
         path = self.data_path(spec)
         with self.alone(path):
-            return prepare(spec, path, progress=progress)
+            return prepare(spec, path, progress=progress, read=self.log)
+
+    def log(self, source: SourceConfig) -> EventLog:
+        """The log of `source`, read once: data prepared in several ways, or after an interruption, start from it.
+
+        Raises:
+            BadInputError: the source is bad; nothing is left behind.
+        """
+        from gensr.data.log import EventLog
+
+        if not type(source).slow:
+            return source.read_parts(self.log)
+        path = self._path("log", "", source.type, type(source).revision, source.identity())
+        with self.alone(path):
+            if not path.exists():
+                with new_folder(path) as folder:
+                    source.read().save(folder)
+            return EventLog.load(path)
 
     def data_path(self, spec: DataSpec) -> Path:
         """Where the prepared data of `spec` lie, or would."""
-        from gensr.data.dataset import data_fingerprint
+        from gensr.data.prepare import data_fingerprint
 
         return self.folder / f"data-{data_fingerprint(spec)[:16]}"
 
@@ -110,7 +129,9 @@ class StageCache:
         if type(config).table is SemanticConfig.table:
             return None
         catalogue = dataset.catalogue
-        read = _digest([catalogue.item_ids, catalogue.text])  # of the data only these: not candidates, nor histories
+        read = _digest(
+            [list(catalogue.item_ids), list(catalogue.text)]
+        )  # of the data only these: not candidates, nor histories
         seeds = [seed] if type(config).seeded else []
         path = self._path("text", ".safetensors", fingerprint(config), config.identity(), read, *seeds)
         with self.alone(path):

@@ -224,7 +224,7 @@ def _finished(path: Path, spec: PipelineSpec) -> bool:
     Raises:
         BadInputError: it holds another run.
     """
-    from gensr.data.dataset import data_fingerprint
+    from gensr.data.prepare import data_fingerprint
 
     if not (path / SPEC).is_file():
         return False

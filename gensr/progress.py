@@ -18,6 +18,8 @@ from rich.text import Text
 
 # Two live displays on one terminal overwrite each other, and what is built inside makes its own `Progress` far below.
 _OVERALL: ContextVar[RichProgress | None] = ContextVar("overall", default=None)
+# Sources are read far below what shows progress, by code that need not know of it.
+_READING: ContextVar[Bar | None] = ContextVar("reading", default=None)
 
 
 class Bar:
@@ -131,3 +133,21 @@ class Progress:
             with self._log.open("a", encoding="utf-8") as file:
                 file.writelines(self._unlogged)
             self._unlogged.clear()
+
+
+@contextmanager
+def reading(progress: Progress) -> Iterator[None]:
+    """Show how many rows `rows_read` tells of in the block."""
+    with progress.bar("rows read", None) as bar:
+        token = _READING.set(bar)
+        try:
+            yield
+        finally:
+            _READING.reset(token)
+
+
+def rows_read(count: int) -> None:
+    """A source read `count` more rows; shown where somebody watches."""
+    bar = _READING.get()
+    if bar is not None:
+        bar.advance(count)

@@ -212,7 +212,7 @@ def evaluate(
         BadInputError: the source no longer holds the data the run was built from; an unknown task or list.
     """
     from gensr.cache import StageCache
-    from gensr.data.dataset import data_fingerprint
+    from gensr.data.prepare import data_fingerprint
     from gensr.evaluation.measure import Measurement
     from gensr.progress import Progress
 

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import to_jsonable_python
 
-from gensr.data.config import CANDIDATES, CandidatesConfig, UniformConfig
+from gensr.data.config import CANDIDATES, SPLITS, CandidatesConfig, LeaveOneOutConfig, SplitConfig, UniformConfig
 from gensr.data.sources.config import SOURCES, SourceConfig
 from gensr.data.tasks import parse_task
 from gensr.encoders.cf.config import LightGCNConfig
@@ -59,6 +59,17 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 Distinct = AfterValidator(_distinct)
 
 
+class CoreSpec(Section):
+    """Which users and items are frequent enough; counted over both tasks, again and again until nothing changes."""
+
+    users: NonNegativeInt = 0
+    """Least events of a user."""
+    items: NonNegativeInt = 0
+    """Least events of an item; 0 also keeps catalogue items without any."""
+    both_tasks: bool = False
+    """Keep only users with events of both tasks."""
+
+
 class DataSpec(Section):
     """Which log, and how it becomes requests and candidates."""
 
@@ -66,23 +77,32 @@ class DataSpec(Section):
     """Where the log comes from."""
     item_text: Annotated[tuple[ItemField, ...], Distinct] = ("title", "categories")
     """Fields that make an item's text, in order."""
+    core: CoreSpec = CoreSpec()
+    """Leave rare users and items out; a number k stands for `{"users": k, "items": k}`."""
     users: PositiveInt | None = None
-    """Keep this many users, drawn with `seed`; all where absent."""
+    """Keep this many users of the core, drawn with `seed`; all where absent."""
     seed: NonNegativeInt = 42
     """Draws users and candidate lists; apart from the run's seed, so that a study's seeds share their candidates."""
     max_history: PositiveInt = 20
     """Newest events of a user that a request sees, both tasks together."""
-    split: Literal["leave_one_out"] = "leave_one_out"
-    """Per user and task: last event for test, the one before for validation; fewer than three events only train."""
+    split: Annotated[SplitConfig, SPLITS] = LeaveOneOutConfig()
+    """Which events train, validate and test."""
     train_negatives: PositiveInt = 4
     """Uniform negatives beside each training positive, drawn anew every epoch."""
     candidates: tuple[Candidates, ...] = (UniformConfig(),)
-    """Candidate lists; the first selects models, all are reported."""
+    """Candidate lists; the first selects models, all are reported. A `uniform` one is added where there is none, so
+    that every study has numbers that compare with others'."""
 
     @field_validator("item_text", mode="before", json_schema_input_type=ItemField | tuple[ItemField, ...])
     @classmethod
     def _one_field(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("core", mode="before", json_schema_input_type=NonNegativeInt | CoreSpec)
+    @classmethod
+    def _one_core(cls, value: Any) -> Any:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return {"users": value, "items": value} if is_number else value
 
     @field_validator("candidates", mode="before", json_schema_input_type=Candidates | tuple[Candidates, ...])
     @classmethod
@@ -93,7 +113,7 @@ class DataSpec(Section):
     @classmethod
     def _distinct_lists(cls, value: tuple[CandidatesConfig, ...]) -> tuple[CandidatesConfig, ...]:
         _distinct(tuple(config.name for config in value))
-        return value
+        return value if any(config.type == "uniform" for config in value) else (*value, UniformConfig())
 
 
 class TrainingSpec(Section):

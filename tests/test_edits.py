@@ -137,7 +137,7 @@ def test_dropping_one_view_alone_is_advised_to_drop_the_loss_as_well():
 
 def test_what_is_no_slot_cannot_be_dropped():
     assert complaint(drop, SPEC, "soft_filtr").startswith("no slot 'soft_filtr'; did you mean 'soft_filter'? Known: ")
-    assert "Known: data.source, ranker, ranker.cf, ranker.semantic," in complaint(drop, SPEC, "epochs")
+    assert "Known: data.source, data.split, ranker, ranker.cf, ranker.semantic," in complaint(drop, SPEC, "epochs")
 
 
 def test_an_option_of_a_dropped_component_is_told_so():

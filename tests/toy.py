@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gensr.data.dataset import Dataset, Split, prepare
+from gensr.data.dataset import Dataset, Split
 from gensr.data.loader import RequestLoader
 from gensr.data.log import EventLog
+from gensr.data.prepare import prepare
 from gensr.data.sources.config import SOURCES, SourceConfig
 from gensr.evaluation.evaluator import rank_requests, summarise
 from gensr.rankers.base import Losses, Ranker, Resources, mask_padding, require_tasks

@@ -11,7 +11,7 @@ COMMANDS = {
     "init": Lazy("gensr.cli.init", "Write a starter spec.json."),
     "spec": Lazy("gensr.cli.spec", "Show, check or describe a spec."),
     "components": Lazy("gensr.cli.components", "List the parts a spec can name, and their options."),
-    "data": Lazy("gensr.cli.data", "Check, prepare or show the data of a spec."),
+    "data": Lazy("gensr.cli.data", "Check, prepare, show, export or extend the data of a spec."),
     "build": Lazy("gensr.cli.build", "Prepare, train and evaluate what a spec describes."),
     "ablate": Lazy("gensr.cli.ablate", "Build a spec and variants of it, and compare them."),
     "compare": Lazy("gensr.cli.compare", "Compare finished runs with the first one."),

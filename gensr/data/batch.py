@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ class Batch:
     cand_mask: Tensor  # [B, C] bool
     label: Tensor  # [B, C] float32
     request: Tensor  # [B] position of the target event in the dataset, -1 = none
+    hist_clicks: Tensor | None = None  # [B, L, K] items clicked in one search, 0 = padding; where a log has several
     extra: Extra | None = None
 
     def __len__(self) -> int:
@@ -59,8 +61,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "extra"}
-        return replace(self, **moved)
+        return self.replace(**{name: value.to(device, non_blocking=True) for name, value in self._tensors()})
 
     def replace(self, **changes: Any) -> Batch:
         """A copy with some fields changed."""
@@ -68,13 +69,20 @@ class Batch:
 
     def select(self, rows: Tensor) -> Batch:
         """The requests at `rows` (int64 or bool index)."""
-        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "extra"})
+        return self.replace(**{name: value[rows] for name, value in self._tensors()})
 
     def without_history(self) -> Batch:
         """The same requests asked by users without a past (the no-history ablation)."""
         empty = torch.zeros_like(self.hist_item)
-        return replace(self, hist_item=empty, hist_task=empty, hist_query=empty, hist_time=empty)
+        clicks = None if self.hist_clicks is None else torch.zeros_like(self.hist_clicks)
+        return replace(self, hist_item=empty, hist_task=empty, hist_query=empty, hist_time=empty, hist_clicks=clicks)
 
     def with_queries(self, query: Tensor) -> Batch:
         """The same requests with other queries [B]: the shuffled-query ablation."""
         return replace(self, query=query)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                yield field.name, value

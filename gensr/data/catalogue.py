@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gensr.data.log import normalise_query
+from gensr.data.texts import Texts
+from gensr.files import undamaged
+
+SPACES = r"[\s\p{Z}\x0b\x1c-\x1f\x{85}]+"
+"""What `str.split` parts words at, for Arrow's regular expressions."""
 
 
 class Catalogue:
@@ -26,15 +32,16 @@ class Catalogue:
 
     def __init__(
         self,
-        item_ids: list[str],
-        titles: list[str],
-        categories: list[str],
-        queries: list[str],
+        item_ids: Iterable[str],
+        titles: Iterable[str],
+        categories: Iterable[str],
+        queries: Iterable[str],
         item_text: Sequence[str] = ("title", "categories"),
     ) -> None:
-        self.item_ids, self.titles, self.categories, self.queries = item_ids, titles, categories, queries
+        self.item_ids, self.titles, self.categories = Texts.of(item_ids), Texts.of(titles), Texts.of(categories)
+        self.queries = Texts.of(queries)
         self.item_text = tuple(item_text)
-        self.text = [self.describe(title, path) for title, path in zip(titles, categories, strict=True)]
+        self.text = Texts(self._describe_all, self.num_items)
 
     @property
     def num_items(self) -> int:
@@ -72,20 +79,45 @@ class Catalogue:
         parts = {"title": title, "categories": categories.replace("||", ", ").replace("|", " ")}
         return ", ".join(text for name in self.item_text if (text := " ".join(parts[name].split())))
 
+    def _describe_all(self) -> pa.Array:
+        """`describe` of every item."""
+        paths = pc.replace_substring(pc.replace_substring(self.categories.arrow, "||", ", "), "|", " ")
+        parts = {"title": self.titles.arrow, "categories": paths}
+        described = None
+        for name in self.item_text:
+            text = pc.utf8_trim(pc.replace_substring_regex(parts[name], SPACES, " "), " ")
+            if described is None:
+                described = text
+                continue
+            apart = pc.if_else(pc.or_(pc.equal(described, ""), pc.equal(text, "")), "", ", ")
+            described = pc.binary_join_element_wise(described, apart, text, "")
+        return described
+
     def save(self, folder: Path) -> None:
         """Write the catalogue into `folder` (made where absent)."""
         folder.mkdir(parents=True, exist_ok=True)
-        items = {"item_id": self.item_ids[1:], "title": self.titles[1:], "categories": self.categories[1:]}
-        string = pa.string()
-        pq.write_table(pa.table({k: pa.array(v, string) for k, v in items.items()}), folder / "items.parquet")
-        pq.write_table(pa.table({"query": pa.array(self.queries[1:], string)}), folder / "queries.parquet")
+        items = {"item_id": self.item_ids, "title": self.titles, "categories": self.categories}
+        pq.write_table(pa.table({name: texts.arrow for name, texts in items.items()}), folder / "items.parquet")
+        pq.write_table(pa.table({"query": self.queries.arrow}), folder / "queries.parquet")
         (folder / "catalogue.json").write_text(json.dumps({"item_text": self.item_text}) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Catalogue:
-        """Read what `save` wrote."""
-        items = pq.read_table(folder / "items.parquet").to_pydict()
-        queries = pq.read_table(folder / "queries.parquet")["query"].to_pylist()
+    def load(cls, folder: Path, advice: str = "") -> Catalogue:
+        """Open what `save` wrote; texts are read when they are asked for.
+
+        Args:
+            folder: where it lies.
+            advice: what to do where a file turns out damaged.
+        """
         options = json.loads((folder / "catalogue.json").read_text(encoding="utf-8"))
-        ids, titles, categories = (["", *items[name]] for name in ("item_id", "title", "categories"))
-        return cls(ids, titles, categories, ["", *queries], options["item_text"])
+        items, queries = folder / "items.parquet", folder / "queries.parquet"
+        item_ids, titles, categories = (_column(items, name, advice) for name in ("item_id", "title", "categories"))
+        return cls(item_ids, titles, categories, _column(queries, "query", advice), options["item_text"])
+
+
+def _column(path: Path, name: str, advice: str) -> Texts:
+    def load() -> pa.ChunkedArray:
+        with undamaged(path, advice):
+            return pq.read_table(path, columns=[name])[name]
+
+    return Texts(load, pq.read_metadata(path).num_rows)

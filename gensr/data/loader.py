@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 
 from gensr.data.batch import Batch
-from gensr.data.candidates import CandidateList, Touched
+from gensr.data.candidates import CandidateList
 from gensr.data.dataset import Dataset
+from gensr.data.negatives import Touched
 from gensr.data.split import Split
 from gensr.data.tasks import Task
 
+CLICKS = 5
+"""K: most clicks of a search session that a history shows; KuaiSAR's sessions have up to 5 in UniSAR's preparation."""
+MOST_SCORED = 1 << 18
+"""Most candidates of an evaluation batch, but for a single request: the whole catalogue may be asked for."""
 BLOCK = 8192
 """Training requests whose negatives are drawn together; part of what a seed means, whatever the batch size."""
 
@@ -33,19 +38,16 @@ class RequestLoader:
     def batch(self, events: np.ndarray, candidates: np.ndarray) -> Batch:
         """Requests at `events` int64 [B] with `candidates` int32 [B, C]; candidate 0 is padding."""
         data = self.dataset
-        user, item = data.user[events], data.item[events]
-        end = data.past[events]
-        start = np.maximum(data.offsets[user], end - self.max_history)
-        slots = start[:, None] + np.arange(self.max_history)  # [B, L]
-        real = slots < end[:, None]
-        slots = np.where(real, slots, 0)
+        item = data.item[events]
+        positions, real = data.history(events, self.max_history)  # [B, L]
 
         def history(column: np.ndarray) -> Tensor:
-            return _int64(np.where(real, column[slots], 0))
+            return _int64(column[positions] * real)
 
+        several = data.starts is not None
         return Batch(
             task=_int64(data.task[events]),
-            user=_int64(user),
+            user=_int64(data.user[events]),
             time=_int64(data.time[events]),
             query=_int64(data.query[events]),
             hist_item=history(data.item),
@@ -56,6 +58,7 @@ class RequestLoader:
             cand_mask=torch.from_numpy(candidates > 0),
             label=torch.from_numpy((candidates == item[:, None]).astype(np.float32)),
             request=_int64(events),
+            hist_clicks=_int64(data.clicks(positions, CLICKS) * real[..., None]) if several else None,
         )
 
     def evaluation(
@@ -74,7 +77,8 @@ class RequestLoader:
             candidates: a list of the data set.
             split: `Split.VALID` or `Split.TEST`.
             tasks: tasks to ask.
-            batch_size: requests per batch; the last one may be shorter.
+            batch_size: requests per batch; the last one may be shorter, and all are where a request has very many
+                candidates.
             limit: at most this many requests per task, drawn with `seed`.
             seed: draws the requests that `limit` keeps.
         """
@@ -89,8 +93,9 @@ class RequestLoader:
                 rows = np.random.default_rng([seed, code]).choice(rows, limit, replace=False)
             kept.append(rows)
         chosen = np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
-        for begin in range(0, len(chosen), batch_size):
-            rows = chosen[begin : begin + batch_size]
+        size = max(1, min(batch_size, MOST_SCORED // items.shape[1]))
+        for begin in range(0, len(chosen), size):
+            rows = chosen[begin : begin + size]
             yield self.batch(events[rows], items[rows])
 
     def epoch(

@@ -6,17 +6,21 @@ Sources differ in files and spellings; everything behind them reads two tables w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.ipc
 
 from gensr.data.tasks import Task
 from gensr.data.times import TimeScale, Unit, check_times
 from gensr.errors import BadInputError
+from gensr.files import undamaged
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 """Texts that repeat: each stored once. Columns of `pa.string()` are accepted and converted."""
@@ -55,6 +59,30 @@ class EventLog:
     items: pa.Table
     report: dict[str, Any]
     time: TimeScale = field(default_factory=TimeScale)
+
+    def save(self, folder: Path) -> None:
+        """Write the log into `folder`, which must exist."""
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        for name, table in (("events", self.events), ("items", self.items)):
+            with pa.ipc.new_file(str(folder / f"{name}.arrow"), table.schema, options=options) as writer:
+                writer.write_table(table)
+        about = {"report": self.report, "time": {"unit": self.time.unit, "zone": self.time.zone}}
+        (folder / "log.json").write_text(json.dumps(about), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> EventLog:
+        """Read what `save` wrote.
+
+        Raises:
+            DamagedFileError: a file cannot be read.
+        """
+        with undamaged(folder, f"Delete {folder}; the next command that needs the log reads it again"):
+            about = json.loads((folder / "log.json").read_text(encoding="utf-8"))
+            tables = []
+            for name in ("events", "items"):
+                with pa.OSFile(str(folder / f"{name}.arrow")) as file:
+                    tables.append(pa.ipc.open_file(file).read_all())
+            return cls(tables[0], tables[1], about["report"], TimeScale(**about["time"]))
 
 
 @dataclass(frozen=True)
@@ -256,7 +284,8 @@ def _join_sessions(events: pa.Table) -> tuple[pa.Table, int]:
     if not len(rows):
         return events, 0
     time = events["timestamp"].to_numpy().copy()
-    group = np.unique(np.stack([user[rows], session[rows], query[rows]]), axis=1, return_inverse=True)[1].reshape(-1)
+    _, group = np.unique(user[rows].astype(np.int64) * len(names) + session[rows], return_inverse=True)
+    _, group = np.unique(group * (int(query.max()) + 1) + query[rows], return_inverse=True)
     first = np.full(group.max() + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, group, time[rows])
     moved = int((first[group] != time[rows]).sum())

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal, Protocol
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
 
-from gensr.errors import BadInputError
+from gensr.errors import BadInputError, did_you_mean
 
 Unit = Literal["s", "ms", "us", "ns", "none"]
-AUTO = "auto"
 PER_SECOND: dict[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 EARLIEST, LATEST = 788_918_400, 4_102_444_800
 """1995-01-01 and 2100-01-01 UTC in Unix seconds: what counts as a time; also tells units apart."""
@@ -78,7 +77,9 @@ def time_zone(name: str) -> tzinfo:
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise BadInputError(f"no time zone {name!r}; expected an IANA name such as 'UTC' or 'Asia/Shanghai'") from None
+        hint = did_you_mean(name, sorted(available_timezones()))
+        expected = "expected an IANA name such as 'UTC' or 'Asia/Shanghai'"
+        raise BadInputError(f"no time zone {name!r}; {expected}{hint}") from None
 
 
 class Rows(Protocol):
@@ -96,7 +97,7 @@ def check_times(time: np.ndarray, unit: Unit | Literal["auto"], complaint: Rows)
     """
     if unit == "none" or not len(time):
         return "none"
-    found = _recognise(time) if unit == AUTO else unit
+    found: Unit = _recognise(time) if unit == "auto" else unit
     if found == "none":
         bad = np.flatnonzero(time < 0)
         expected = 'Where they mean what they say, set time_unit: "none"'

@@ -170,7 +170,24 @@ def audit_text(audit: Mapping[str, Any]) -> str:
     ]
     requests = markdown_table(["requests", *columns, "meaning"], rows, left=(0, len(columns) + 1))
     log = [[name, _value(value), meaning.get(name, "")] for name, value in audit["log"].items()]
-    return requests + "\n\n" + markdown_table(["log", "count", "meaning"], log, left=(0, 2))
+    tables = [requests, markdown_table(["log", "count", "meaning"], log, left=(0, 2))]
+    if audit.get("floors"):
+        tables += [_floor_table(audit["floors"]), meaning["floors"]]
+    return "\n\n".join(tables)
+
+
+def _floor_table(floors: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Rankers without training by candidate list and task; a text where one was not measured."""
+    found = [
+        (listed, task, *entry) for listed, tasks in floors.items() for task, by in tasks.items() for entry in by.items()
+    ]
+    names = list(dict.fromkeys(name for *_, values in found if isinstance(values, Mapping) for name in values))
+    rows = []
+    for listed, task, ranker, values in found:
+        measured = isinstance(values, Mapping)
+        cells = [f"{values[name]:.4f}" if measured else "-" for name in names]
+        rows.append([listed, task, ranker if measured else f"{ranker} ({values})", *cells])
+    return markdown_table(["floors on", "task", "ranker", *names], rows, left=(0, 1, 2))
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -33,8 +33,8 @@ class TrecExport:
 
     def __init__(self, run: Path, qrels: Path, item_ids: Sequence[str], *, tag: str) -> None:
         self.run, self.qrels = run, qrels
-        self.tag = _word(tag)
-        self.documents = np.array([_word(item) for item in item_ids], dtype=object)
+        self.tag = one_word(tag)
+        self.documents = np.array([one_word(item) for item in item_ids], dtype=object)
 
     def __enter__(self) -> TrecExport:
         self._files = _both(self.run, self.qrels)
@@ -67,7 +67,7 @@ class TrecExport:
             self._qrels.writelines(f"{query} 0 {name} 1\n" for name in truths)
 
 
-def _word(text: str) -> str:
+def one_word(text: str) -> str:
     """`text` without white space; `urllib.parse.unquote` turns it back."""
     return re.sub(r"[\s%]", lambda match: quote(match[0]), text)
 

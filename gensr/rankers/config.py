@@ -158,15 +158,18 @@ class RandomConfig(RankerConfig):
 
 @RANKERS.register
 class PopularityConfig(RankerConfig):
-    """Training interactions of the item: recommendation events for recommendation, search events for search."""
+    """Interactions of the item: recommendation events for recommendation, search events for search."""
 
     type: Literal["popularity"] = "popularity"
+    counts: Literal["training", "all"] = "training"
+    """Which interactions count. `all` also counts what validates and tests, the asked one included: a leak, but the way
+    of the published PopRec rows (S3-Rec, CIKM 2020), which it reproduces."""
 
     def build(self, resources: Resources) -> Ranker:
         """See `RankerConfig.build`."""
         from gensr.rankers.floors import PopularityRanker
 
-        return PopularityRanker.build(resources)
+        return PopularityRanker.build(resources, held_out=self.counts == "all")
 
 
 @RANKERS.register

@@ -85,18 +85,23 @@ class InHistoryRanker(Ranker):
 
     def score(self, batch: Batch) -> Tensor:
         """See `Ranker.score`."""
-        seen = (batch.cand.unsqueeze(2) == batch.hist_item.unsqueeze(1)) & batch.hist_mask.unsqueeze(1)  # [B, C, L]
-        return mask_padding(seen.any(dim=2).float(), batch)
+        met = batch.hist_item.masked_fill(~batch.hist_mask, 0)  # [B, L]
+        if batch.hist_clicks is not None:  # the first click is one of them
+            met = batch.hist_clicks.masked_fill(~batch.hist_mask.unsqueeze(2), 0).flatten(1)  # [B, L * K]
+        ordered = met.sort(dim=1).values
+        at = torch.searchsorted(ordered, batch.cand).clamp(max=ordered.shape[1] - 1)
+        seen = (ordered.gather(1, at) == batch.cand) & (batch.cand > 0)
+        return mask_padding(seen.float(), batch)
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`: nothing to write."""
 
 
 class PopularityRanker(Ranker):
-    """log(1 + training events of the candidate) in the request's own task.
+    """log(1 + events of the candidate) in the request's own task: training events, or all where published so.
 
     Args:
-        counts: [3, I+1], training events by task code and item; row 0 and column 0 are zero.
+        counts: [3, I+1], events by task code and item; row 0 and column 0 are zero.
     """
 
     counts: Tensor
@@ -106,14 +111,19 @@ class PopularityRanker(Ranker):
         self.register_buffer("counts", counts)
 
     @classmethod
-    def build(cls, resources: Resources) -> PopularityRanker:
-        """Count from ``resources.dataset``, or reopen from ``resources.folder``."""
+    def build(cls, resources: Resources, *, held_out: bool = False) -> PopularityRanker:
+        """Count from ``resources.dataset``, or reopen from ``resources.folder``.
+
+        Args:
+            resources: where to count.
+            held_out: count the events that validate and test too, which tells a little of the answers.
+        """
         if resources.folder is not None:
             return cls(_read(resources.folder)["counts"])
         dataset = _dataset(resources)
         counts = np.zeros((3, dataset.num_items + 1), dtype=np.int64)
         for task in Task:
-            counts[task] = dataset.item_counts(task)
+            counts[task] = _all_counts(dataset, task) if held_out else dataset.item_counts(task)
         # A log of one task leaves the other without counts; its neighbour's popularity is the best guess there is.
         for task, other in ((Task.SEARCH, Task.RECOMMENDATION), (Task.RECOMMENDATION, Task.SEARCH)):
             if not counts[task].any():
@@ -128,6 +138,10 @@ class PopularityRanker(Ranker):
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""
         _write(folder, counts=self.counts)
+
+
+def _all_counts(dataset: Dataset, task: Task) -> np.ndarray:
+    return np.bincount(dataset.item[dataset.task == task], minlength=dataset.num_items + 1)
 
 
 class QueryPopularityRanker(Ranker):

@@ -30,9 +30,9 @@ class CandidatesContract:
         return tiny_dataset(tmp_path_factory.mktemp("shop") / "data")
 
     def draw(self, dataset: Dataset, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Test requests and their candidates."""
+        """Test requests and their candidates, all rows made."""
         events = dataset.requests(Split.TEST)
-        return events, self.config().draw(dataset, events, seed=seed)
+        return events, np.asarray(self.config().draw(dataset, events, seed=seed))
 
     def test_every_request_has_its_truth_exactly_once(self, dataset: Dataset) -> None:
         """The list is what the truth is ranked in."""
@@ -57,10 +57,18 @@ class CandidatesContract:
             assert set(row) & touched <= {dataset.item[event], 0}
 
     def test_one_seed_gives_one_list_and_another_seed_another(self, dataset: Dataset) -> None:
-        """Drawn once, the same for all rankers."""
+        """Drawn once, the same for all rankers; unless nothing is drawn."""
         first, second, other = (self.draw(dataset, seed)[1] for seed in (0, 0, 1))
         assert np.array_equal(first, second)
-        assert not np.array_equal(first, other)
+        assert np.array_equal(first, other) != self.config().seeded
+
+    def test_some_rows_are_what_they_are_among_all(self, dataset: Dataset) -> None:
+        """Evaluation takes rows as it needs them."""
+        events, candidates = self.draw(dataset)
+        drawn, rows = self.config().draw(dataset, events, seed=0), np.array([len(events) - 1, 0, 3])
+        assert drawn.shape == candidates.shape
+        assert np.array_equal(drawn[rows], candidates[rows])
+        assert np.array_equal(np.asarray(drawn[2:5]), candidates[2:5])
 
     def test_the_place_of_the_truth_says_nothing(self, dataset: Dataset) -> None:
         """It stands everywhere."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gensr.data.config import UniformConfig
-from gensr.data.dataset import Dataset, prepare
+from gensr.data.dataset import Dataset
+from gensr.data.prepare import prepare
 from gensr.data.sources.config import DemoConfig
 from gensr.spec import DataSpec
 

@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_read_is_named_as_root_too(refused, tmp_path, monk
     def deny(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("gensr.data.sources.formats._open", deny)
+    monkeypatch.setattr("gensr.data.sources.formats.open_binary", deny)
     message = refused("preset:tiny", "--set", f'data.source={{"type": "table", "path": "{path}"}}')
     assert f"cannot read {path}: Permission denied" in message
 

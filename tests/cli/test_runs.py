@@ -44,8 +44,8 @@ def test_check_names_file_and_line_and_goes_on_with_the_next_log(call, log, tmp_
     assert f"{log}: ok" in result.stdout
 
 
-def test_check_refuses_changes_to_what_is_no_spec(call, log):
-    assert "--set changes a spec" in call("data", "check", log, "--set", "users=3", code=2).stderr
+def test_check_refuses_options_that_a_log_does_not_have(call, log):
+    assert "no option 'data.source.users'" in call("data", "check", log, "--set", "users=3", code=2).stderr
     assert "names its items itself" in call("data", "check", "preset:tiny", "--items", "x.csv", code=2).stderr
 
 

@@ -79,7 +79,7 @@ def test_components_lists_all_kinds_with_the_first_line_of_their_docs(call):
     assert "\nsoft_filter\n  bilinear " in text
     assert "\n  cross_attention  Multi-head cross-attention importance of each history item" in text
     kinds = ["backbone", "candidates", "cf", "contrastive", "history", "ranker", "semantic", "soft_filter", "source"]
-    assert list(as_json(call("components", "--json"))) == kinds
+    assert list(as_json(call("components", "--json"))) == [*kinds, "split"]
 
 
 def test_components_of_a_kind_come_with_their_options(call):

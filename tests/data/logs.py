@@ -9,8 +9,9 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from gensr.data.config import UniformConfig
-from gensr.data.dataset import Dataset, prepare
+from gensr.data.dataset import Dataset
 from gensr.data.log import EVENTS, ITEMS, EventLog, check_log
+from gensr.data.prepare import prepare
 from gensr.data.sources.config import SourceConfig
 from gensr.data.tasks import parse_task
 from gensr.spec import DataSpec

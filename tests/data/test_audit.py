@@ -37,7 +37,7 @@ def test_a_leaking_past_is_an_error(tmp_path):
 
 
 def test_cold_rows_empty_histories_and_held_out_inputs_are_counted(tmp_path):
-    rows = recs("u", "1 2 3 4") + searches("u", "5 6 7", "late", start=-9) + searches("v", "8", "q", start=5)
+    rows = recs("u", "1 2 3 4", start=10) + searches("u", "5 6 7", "late") + searches("v", "8", "q", start=15)
     found = prepared(rows, tmp_path / "d").manifest["audit"]["splits"]
     assert found["test"]["recommendation"]["cold_items"] == 1
     assert found["test"]["search"]["cold_items"] == 1
@@ -62,7 +62,8 @@ def test_lexical_overlap_is_measured_on_words(tmp_path):
     found = prepared(rows, tmp_path / "d", catalogue=tuple(catalogue))
     train = found.manifest["audit"]["splits"]["train"]["search"]
     assert train["requests"] == 5
-    assert train["query_in_title"] == 2 / 5  # "kettle, red!" and "soft mat"
+    assert train["query_in_title"] == 1 / 5  # "kettle, red!"
+    assert train["title_in_query"] == 2 / 5  # "kettle, red!" and "soft mat"
     assert train["query_in_text"] == 2 / 5  # "kettle, red!" and "kitchen red"
     assert found.manifest["audit"]["log"]["items_without_text"] == 1
 
@@ -86,6 +87,6 @@ def test_every_entry_has_a_sentence_that_says_what_it_means(tmp_path):
     data = prepared(recs("u", "1 2 3") + searches("u", "1 2 3"), tmp_path / "d")
     found = json.loads((data.folder / "manifest.json").read_text())
     entries = {name for tasks in found["audit"]["splits"].values() for entry in tasks.values() for name in entry}
-    assert entries | set(found["audit"]["log"]) == set(MEANING)
+    assert entries | set(found["audit"]["log"]) | {"floors", "session_clicks"} == set(MEANING)
     assert found["audit"]["meaning"] == MEANING
     assert all(sentence.endswith(".") for sentence in MEANING.values())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gensr.data.dataset import Split, prepare
+from gensr.data.dataset import Split
+from gensr.data.prepare import prepare
 from gensr.data.sources.config import TableConfig
 from gensr.spec import DataSpec
 

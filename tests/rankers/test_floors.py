@@ -15,7 +15,7 @@ from gensr.encoders.cf.config import ALSConfig
 from gensr.errors import BadInputError, MissingExtraError
 from gensr.evaluation.evaluator import rank_requests, summarise
 from gensr.rankers.base import Resources
-from gensr.rankers.config import CFRankerConfig
+from gensr.rankers.config import CFRankerConfig, PopularityConfig
 from gensr.rankers.floors import (
     CFRanker,
     InHistoryRanker,
@@ -119,6 +119,12 @@ class TestPopularity:
     def test_held_out_events_do_not_count(self, shop, resources):
         trained = (shop.split == Split.TRAIN).sum()
         assert PopularityRanker.build(resources).counts.sum() == trained < shop.num_events
+
+    def test_held_out_events_count_where_published_rows_counted_them(self, shop, resources):
+        ranker = PopularityConfig(counts="all").build(resources)
+        for task in Task:
+            expected = np.bincount(shop.item[shop.task == task], minlength=shop.num_items + 1)
+            assert ranker.counts[task].tolist() == expected.tolist()
 
     def test_a_task_without_events_borrows_the_others_counts(self):
         counts = {REC: np.array([0, 3, 1]), SEARCH: np.zeros(3, int)}
@@ -230,7 +236,7 @@ def bm25(query, document, titles, k1=1.5, b=0.75):
 
 
 class TestLexical:
-    CATALOGUE = Catalogue([f"i{n}" for n in range(6)], TITLES, [""] * 6, QUERIES)
+    CATALOGUE = Catalogue(["", *(f"i{n}" for n in range(1, 6))], TITLES, [""] * 6, QUERIES)
 
     @pytest.mark.parametrize("query", range(6))
     def test_scores_are_bm25_of_query_and_text(self, query):

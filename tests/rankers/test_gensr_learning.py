@@ -20,8 +20,9 @@ from gensr.backbones.config import T5Config, T5Sizes
 from gensr.backbones.templates import TaskTemplates
 from gensr.data.batch import Batch
 from gensr.data.config import UniformConfig
-from gensr.data.dataset import Dataset, Split, prepare
+from gensr.data.dataset import Dataset, Split
 from gensr.data.loader import RequestLoader
+from gensr.data.prepare import prepare
 from gensr.data.sources.config import DemoConfig
 from gensr.data.tasks import Task
 from gensr.encoders.cf.config import ALSConfig

@@ -1,49 +1,87 @@
-"""Tables on disk, whatever their format: column names, chosen columns as text, and the line a bad row stands on.
+"""Tables on disk, whatever their format: column names, chosen columns in chosen types, and the line of a bad row.
 
-Reading is left to pyarrow. Only when it refuses a file, or a row turns out bad, is the file read again slowly to say
-exactly where.
+Reading is left to pyarrow and comes in batches, so that a file may be larger than the memory. Only when a row turns
+out bad is the file read again, slowly, to say exactly where.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-import zlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from gensr.data.log import SHOWN_ROWS, Origin
+from gensr.data.log import TEXT, Origin
+from gensr.data.sources.text import existing, format_suffix, open_binary, readable
 from gensr.errors import BadInputError, did_you_mean
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+TEXTS = (pa.string(), TEXT)
+SHOWN = 200
+"""Characters of a bad value in a complaint."""
 
 
 class TableFile(ABC):
-    """A table on disk."""
+    """A table on disk.
+
+    Attributes:
+        path: where it lies.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @property
-    @abstractmethod
+    @cached_property
     def columns(self) -> list[str]:
-        """Names of the columns."""
-
-    @abstractmethod
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """Some columns; text formats give strings, nulls may occur.
+        """Names of the columns.
 
         Raises:
-            BadInputError: the file is unreadable or broken; names the lines.
+            BadInputError: two of them have the same name.
         """
+        names = self._names()
+        for place, name in enumerate(names):
+            if name and name in names[:place]:
+                both = f"columns {names.index(name) + 1} and {place + 1}"
+                raise BadInputError(f"{self.path} has two columns named {name!r}, {both}; rename or remove one")
+        return names
+
+    def batches(
+        self, columns: Mapping[str, pa.DataType | None], *, lists: Mapping[str, str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Some columns, row by row in file order, a bounded number of rows at a time.
+
+        Empty cells are ``""`` in text columns of delimited files and null in all else.
+
+        Args:
+            columns: their types; None leaves a column as the file has it: as text in text formats. In text columns
+                (`pa.string()` or `TEXT`) whole numbers become decimal text, ``12`` for 12.0 too.
+            lists: columns whose cells may be lists, and what to write between their elements; twice between lists of
+                lists.
+
+        Raises:
+            BadInputError: no such column, an unreadable or broken file, or a value that does not fit its type; names
+                file and line.
+        """
+        for name in columns:
+            self.require(name)
+        return self._batches(columns, lists or {})
+
+    def read(self, columns: Sequence[str], *, lists: Mapping[str, str] | None = None) -> pa.Table:
+        """All rows of some columns as text; see `batches`."""
+        kinds = {name: pa.string() for name in columns}
+        return pa.Table.from_batches(self.batches(kinds, lists=lists), pa.schema(kinds.items()))
+
+    def require(self, name: str) -> None:
+        """Raise `BadInputError` where there is no column `name`; tells which there are."""
+        if name not in self.columns:
+            hint = did_you_mean(name, self.columns) or "."
+            raise BadInputError(f"{self.path} has no column {name!r}{hint} Columns: {', '.join(self.columns)}")
 
     @property
     def origin(self) -> Origin:
@@ -52,208 +90,140 @@ class TableFile(ABC):
 
     def lines(self, rows: Sequence[int]) -> list[int]:
         """Line numbers, from 1, of ascending row numbers, from 0."""
-        wanted = set(rows)
-        return [line for row, line in enumerate(self._starts()) if row in wanted]
+        starts, row, found = self._starts(), 0, []
+        for wanted in rows:
+            found.append(next(islice(starts, wanted - row, None)))
+            row = wanted + 1
+        return found
+
+    def misfit(self, row: int, column: str, value: Any, expected: str) -> BadInputError:
+        """The complaint about a value that its column cannot hold."""
+        if isinstance(value, str | bytes) and len(value) > SHOWN:
+            value = value[:SHOWN]
+        return self.origin.complaint(f"bad {column}", [row], [value], expected=f"Expected {expected}")
+
+    @abstractmethod
+    def _names(self) -> list[str]:
+        """Names of the columns, as they stand there."""
+
+    @abstractmethod
+    def _batches(self, columns: Mapping[str, pa.DataType | None], lists: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+        """See `batches`; all `columns` are there."""
 
     @abstractmethod
     def _starts(self) -> Iterator[int]:
         """The line on which each row starts."""
 
 
-def open_table(path: Path) -> TableFile:
+def open_table(
+    path: Path | str,
+    *,
+    delimiter: str | None = None,
+    header: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    quotes: bool = True,
+) -> TableFile:
     """The table at `path`, by its suffix.
+
+    Args:
+        path: the file; it may be compressed (`.gz`, `.zst`).
+        delimiter: the character between cells, whatever the suffix; where absent, a tab in `.tsv`, and in `.csv` a
+            comma, or the tab, semicolon or bar that a first line without comma has.
+        header: the columns of a delimited file that has no header line.
+        encoding: of a delimited file.
+        quotes: whether ``"`` encloses cells of a delimited file.
 
     Raises:
         BadInputError: no such file, an empty one, or a format gensr does not read.
     """
-    if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
-        raise BadInputError(f"no file {str(path)!r} in {Path.cwd()}{near}")
-    kind = suffix(path)
-    if kind not in SUFFIXES:
-        raise BadInputError(f"{path}: unknown format; gensr reads {', '.join(SUFFIXES)}, the text formats also as .gz")
-    with readable(path), _open(path) as stream:
+    from gensr.data.sources.delimited import DelimitedFile, guess_delimiter
+    from gensr.data.sources.jsonlines import JsonLinesFile
+    from gensr.data.sources.parquet import ParquetFile
+
+    path = existing(path)
+    kind = format_suffix(path)
+    if delimiter is None and kind not in SUFFIXES:
+        raise BadInputError(
+            f"{path}: unknown format; gensr reads {', '.join(SUFFIXES)}, the text formats also as .gz or .zst"
+        )
+    with readable(path), open_binary(path) as stream:
         if not stream.read(1):
             raise BadInputError(f"{path} is empty")
-    if kind == ".parquet":
-        return ParquetFile(path)
-    return DelimitedFile(path, "\t" if kind == ".tsv" else ",") if kind in (".csv", ".tsv") else JsonLinesFile(path)
+    if delimiter is not None or kind in (".csv", ".tsv"):
+        delimiter = delimiter or ("\t" if kind == ".tsv" else guess_delimiter(path, encoding))
+        return DelimitedFile(path, delimiter, header=header, encoding=encoding, quotes=quotes)
+    return ParquetFile(path) if kind == ".parquet" else JsonLinesFile(path)
 
 
-def suffix(path: Path) -> str:
-    """The suffix that tells the format: ``.csv`` of ``events.csv.gz``."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+class Misfit(NamedTuple):
+    """A value that does not fit its column.
+
+    Attributes:
+        row: within the batch, from 0.
+        value: as it stands there.
+        expected: what would fit.
+    """
+
+    row: int
+    value: Any
+    expected: str
 
 
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn failures to read `path` into `BadInputError`."""
+def text_of(value: Any, separator: str | None) -> str | None:
+    """A value as text, None for none; lists joined by `separator`.
+
+    A ``|`` in an element becomes a space where it would read as a separator.
+
+    Raises:
+        ValueError: it is no text, whole number or, with a separator, list of such.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and separator is not None:
+        if any(isinstance(level, list) for level in value):
+            return (2 * separator).join(text_of(level, separator) or "" for level in value)
+        levels = (text_of(level, None) or "" for level in value)
+        return separator.join(level.replace("|", " ") if separator == "|" else level for level in levels)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    raise ValueError("text or a whole number" if separator is None else "text or a list of texts")
+
+
+def convert(column: pa.Array, kind: pa.DataType) -> pa.Array | Misfit:
+    """A column in another type, or the first value that does not fit it."""
     try:
-        yield
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-class DelimitedFile(TableFile):
-    """CSV or TSV with a header, quoted as spreadsheets do, perhaps gzipped."""
-
-    def __init__(self, path: Path, delimiter: str) -> None:
-        super().__init__(path)
-        self.delimiter = delimiter
-
-    @property
-    def columns(self) -> list[str]:
-        """See `TableFile.columns`."""
-        with readable(self.path):
-            _refuse_broken_utf8(self.path, lines=1)
-            return next(self._records(), (1, [""]))[1]
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """See `TableFile.read`."""
-        from pyarrow.csv import ConvertOptions, ParseOptions, read_csv
-
-        try:
-            with readable(self.path), _open(self.path) as stream:
-                return read_csv(
-                    stream,
-                    parse_options=ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
-                    convert_options=ConvertOptions(
-                        include_columns=list(columns), column_types={name: pa.string() for name in columns}
-                    ),
-                )
-        except pa.ArrowInvalid as error:
-            _refuse_broken_utf8(self.path)
-            self._refuse_ragged_rows()
-            raise BadInputError(f"{self.path} is no valid table: {error}") from None
-
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Line and cells of every record, the header included; blank lines are none."""
-        with _open(self.path) as stream:
-            text = (line.decode("utf-8", errors="replace") for line in stream)
-            reader = csv.reader((line.removeprefix("\ufeff") for line in text), delimiter=self.delimiter)
-            start = 1
-            for cells in reader:
-                if cells:
-                    yield start, cells
-                start = reader.line_num + 1
-
-    def _starts(self) -> Iterator[int]:
-        records = self._records()
-        next(records)
-        return (line for line, _ in records)
-
-    def _refuse_ragged_rows(self) -> None:
-        records = self._records()
-        width = len(next(records)[1])
-        ragged = [(row, len(cells)) for row, (_, cells) in enumerate(records) if len(cells) != width]
-        if ragged:
-            rows, widths = zip(*ragged, strict=True)
-            counts = [f"{count} cells" for count in widths[:SHOWN_ROWS]]
-            raise self.origin.complaint(f"rows without the header's {width} cells", rows, counts)
-
-
-class JsonLinesFile(TableFile):
-    """One JSON object a line, perhaps gzipped. Lists become ``|``, lists of lists ``||``."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._objects: list[dict[str, Any]] | None = None
-
-    @property
-    def columns(self) -> list[str]:
-        """See `TableFile.columns`."""
-        return list({name: None for entry in self._load() for name in entry})
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """See `TableFile.read`."""
-        entries = self._load()
-        return pa.table({name: pa.array([_text(e.get(name)) for e in entries], pa.string()) for name in columns})
-
-    def _load(self) -> list[dict[str, Any]]:
-        if self._objects is None:
-            _refuse_broken_utf8(self.path)
-            objects, bad = [], []
-            with readable(self.path), _open(self.path) as stream:
-                for row, line in enumerate(line for line in stream if line.strip()):
-                    try:
-                        entry = json.loads(line)
-                    except ValueError:
-                        entry = None
-                    if isinstance(entry, dict):
-                        objects.append(entry)
-                    else:
-                        bad.append(row)
-            if bad:
-                raise self.origin.complaint("not one JSON object a line", bad)
-            self._objects = objects
-        return self._objects
-
-    def _starts(self) -> Iterator[int]:
-        with _open(self.path) as stream:
-            yield from (number for number, line in enumerate(stream, start=1) if line.strip())
-
-
-class ParquetFile(TableFile):
-    """Apache Parquet; complaints name rows, for it has no lines."""
-
-    @property
-    def columns(self) -> list[str]:
-        """See `TableFile.columns`."""
-        with self._valid():
-            return list(pq.read_schema(self.path).names)
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """See `TableFile.read`."""
-        with self._valid():
-            table = pq.read_table(self.path, columns=list(columns))
-        for index, field in enumerate(table.schema):
-            if pa.types.is_list(field.type) or pa.types.is_large_list(field.type):
-                texts = [_text(value) for value in table[index].to_pylist()]
-                table = table.set_column(index, field.name, pa.array(texts, pa.string()))
-        return table
-
-    @property
-    def origin(self) -> Origin:
-        """See `TableFile.origin`."""
-        return Origin(str(self.path))
-
-    @contextmanager
-    def _valid(self) -> Iterator[None]:
-        try:
-            with readable(self.path):
-                yield
-        except pa.ArrowInvalid as error:
-            raise BadInputError(f"{self.path} is no valid Parquet file: {error}") from None
-
-    def _starts(self) -> Iterator[int]:
-        raise NotImplementedError("rows of a Parquet file stand on no line")
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        nested = any(isinstance(level, list) for level in value)
-        return ("||" if nested else "|").join(_text(level) for level in value)
-    return str(value)
-
-
-def _refuse_broken_utf8(path: Path, *, lines: int | None = None) -> None:
-    """Raise `BadInputError` where one of the first `lines` lines (all where absent) is no UTF-8."""
-    bad = []
-    with readable(path), _open(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if lines is not None and number > lines:
-                break
+        return _cast(column, kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        good, bad = 0, len(column)  # the first `good` fit, the first `bad` do not
+        while bad - good > 1:
+            middle = (good + bad) // 2
             try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                bad.append(number)
-    if bad:
-        # A broken line counts as a line here, whatever row it belongs to.
-        raise Origin(str(path), lambda rows: list(rows)).complaint("broken UTF-8", bad)
+                _cast(column.slice(good, middle - good), kind)
+                good = middle
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                bad = middle
+        return Misfit(good, _shown(column[good]), "text or a whole number" if kind in TEXTS else str(kind))
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if column.type != kind and (pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type)):
+        raise pa.ArrowInvalid("neither a text nor a number")
+    if kind not in TEXTS:
+        return column.cast(kind)
+    if pa.types.is_floating(column.type):  # pandas makes them of whole numbers where a cell is empty
+        column = pc.if_else(pc.is_nan(column), None, column).cast(pa.int64())
+    text = column.cast(pa.string())
+    return text.dictionary_encode() if kind == TEXT else text
+
+
+def _shown(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except ValueError:  # broken text
+        return value.cast(pa.binary()).as_py()

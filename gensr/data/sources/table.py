@@ -2,249 +2,359 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gensr.data.log import EVENTS, ITEMS, SHOWN_ROWS, EventLog, Origin, check_log
+from gensr.data.log import EVENTS, ITEMS, OPTIONAL, SHOWN_ROWS, TEXT, EventLog, Origin, check_log, one_dictionary
+from gensr.data.sources.columns import Given, match
 from gensr.data.sources.config import TableConfig
-from gensr.data.sources.formats import SUFFIXES, TableFile, open_table, readable, suffix
-from gensr.data.tasks import SPELLINGS, Task, parse_task
+from gensr.data.sources.formats import SUFFIXES, Misfit, TableFile, convert, open_table
+from gensr.data.sources.parts import PartsOrigin, find_parts
+from gensr.data.sources.text import content_hash, existing
+from gensr.data.sources.timestamps import Timestamps
+from gensr.data.split import Split
+from gensr.data.tasks import SPELLINGS, Task
 from gensr.errors import BadInputError, did_you_mean
 
-ALIASES = {
-    "user_id": ("user_id", "user", "userid", "uid", "reviewer_id"),
-    "item_id": ("item_id", "item", "itemid", "iid", "parent_asin", "asin", "product_id", "movie_id"),
-    "timestamp": ("timestamp", "ts", "time", "datetime", "date", "unix_review_time", "unix_time"),
-    "task": ("task",),
-    "query": ("query", "search_query", "keywords"),
-    "title": ("title", "name", "item_name"),
-    "categories": ("categories", "category", "genres"),
-}
-"""Usual names, the preferred first; case, ``_``, ``-`` and spaces do not matter."""
-
 REQUIRED = ("user_id", "item_id", "timestamp")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EVENT_COLUMNS = (*EVENTS.names, "session", "order", "split")
+SPLITS = {
+    "train": Split.TRAIN,
+    "training": Split.TRAIN,
+    "valid": Split.VALID,
+    "validation": Split.VALID,
+    "val": Split.VALID,
+    "dev": Split.VALID,
+    "test": Split.TEST,
+    "testing": Split.TEST,
+    "unused": Split.UNUSED,  # as `gensr data export` writes it
+}
+CODES: dict[str, Mapping[str, int]] = {"task": SPELLINGS, "split": SPLITS}
+"""Columns of few words, and their codes."""
+
+IGNORED = 'To ignore that column, set data.source.columns: {{"{}": null}}'
+
+
+class Files(NamedTuple):
+    """Where a log lies; each table in one file or several."""
+
+    events: list[Path]
+    searches: list[Path]
+    items: list[Path]
 
 
 def read_log(config: TableConfig) -> EventLog:
     """The log in the files that `config` names; errors as in `gensr.data.sources.formats` and `check_log`."""
-    events_path, items_path = find_files(config)
-    given: dict[str, str] = dict(config.columns.items())
-    events, events_from, events_report = _read_events(open_table(events_path), given)
-    if items_path is None:
-        items, items_from = _items_of(events), None
-        items_report: dict[str, Any] = {"file": None, "rows": items.num_rows}
+    files, given = find_files(config), dict[str, str | None](config.columns.items())
+    tables = [[open_table(path) for path in paths] for paths in files]
+    _check_given(given, files, tables)
+    reader = EventReader(Timestamps(config.time_unit, config.time_zone))
+    columns = {}
+    for role, group in zip(("events", "searches"), tables[:2], strict=True):
+        if group:
+            task = None if not files.searches else Task.SEARCH if role == "searches" else Task.RECOMMENDATION
+            columns[role] = reader.read(group, task, _given_here(given, group))
+    events, unit = reader.events()
+    report: dict[str, Any] = {"files": reader.rows, "columns": columns, "dropped": {}}
+    if files.items:
+        items, items_from, columns["items"] = _read_items(tables[2], given, reader.rows)
     else:
-        items, items_from, items_report = _read_items(open_table(items_path), given)
-    report = {"events": events_report, "items": items_report}
-    return check_log(events, items, report, events_from=events_from, items_from=items_from)
+        items, items_from = _items_of(events), None
+    if reader.times.rounded:
+        report["timestamps_rounded_down"] = reader.times.rounded
+    log = check_log(
+        events,
+        items,
+        report,
+        time_unit=unit,
+        time_zone=config.time_zone,
+        events_from=reader.origin,
+        items_from=items_from,
+    )
+    return replace(log, report=log.report | {"time_unit": log.time.unit})
 
 
-def content_hash(config: TableConfig) -> str:
-    """Hash of the column names and the files' content; where they lie does not matter."""
-    digest = hashlib.sha256(json.dumps(config.columns, sort_keys=True).encode())
-    for path in find_files(config):
-        digest.update(f"\n{suffix(path) if path else None}\n".encode())
-        if path is not None:
-            with readable(path), path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+def identity(config: TableConfig) -> str:
+    """Hash of the options and the files' content; where the files lie does not matter."""
+    files = find_files(config)
+    options = config.model_dump(mode="json", exclude={"path", "items", "searches"})
+    return content_hash(json.dumps([options, [len(paths) for paths in files]], sort_keys=True), chain(*files))
 
 
-def find_files(config: TableConfig) -> tuple[Path, Path | None]:
+def looks_like(path: Path) -> bool:
+    """Whether `path` is a folder with files of the names that this source looks for."""
+    try:
+        find_files(TableConfig(path=str(path)))
+    except (BadInputError, OSError):
+        return False
+    return path.is_dir()
+
+
+def find_files(config: TableConfig) -> Files:
     """Where events and items lie.
 
     Raises:
         BadInputError: nothing there, or several files to choose from.
     """
+    searches = [existing(config.searches, "data.source.searches")] if config.searches else []
+    items = [existing(config.items, "data.source.items")] if config.items else []
+    if not isinstance(config.path, str):
+        return Files([existing(path) for path in config.path], searches, items)
     path = Path(config.path)
-    if path.is_dir():
-        events = _find(path, ("interactions", "events"))
-        return events, Path(config.items) if config.items else _find(path, ("items",))
-    if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
-        raise BadInputError(f"data.source.path: no file or folder {config.path!r} in {Path.cwd()}{near}")
-    return path, Path(config.items) if config.items else None
+    if not path.is_dir():
+        if not path.is_file():
+            near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
+            raise BadInputError(f"data.source.path: no file or folder {config.path!r} in {Path.cwd()}{near}")
+        return Files([path], searches, items)
+    searches = searches or find_parts(path, "searches")
+    events = find_parts(path, "interactions", "events")
+    if not (events or searches):
+        raise _absent(path, "interactions.* or events.*")
+    items = items or find_parts(path, "items")
+    if not items:
+        raise _absent(path, "items.*")
+    return Files(events, searches, items)
 
 
-def _find(folder: Path, stems: tuple[str, ...]) -> Path:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    found = [p for p in files if p.name.lower().split(".")[0] in stems and suffix(p) in SUFFIXES]
-    wanted = " or ".join(f"{stem}.*" for stem in stems)
-    if not found:
-        names = ", ".join(path.name for path in files) or "nothing"
-        raise BadInputError(f"no {wanted} ({', '.join(SUFFIXES)}) in {folder}; it holds {names}")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise BadInputError(f"{folder} holds several {wanted}: {names}. Name the file of events as data.source.path")
-    return found[0]
+def _absent(folder: Path, wanted: str) -> BadInputError:
+    names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+    return BadInputError(f"no {wanted} ({', '.join(SUFFIXES)}) in {folder}; it holds {names}")
 
 
-def _match(file: TableFile, wanted: Iterable[str], required: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
-    """The file's own name of each canonical column it has: the one `given`, or a usual one."""
-    columns = file.columns
-    there = f"Columns: {', '.join(columns)}"
-    found = {}
-    for name in wanted:
-        own = given.get(name) or _guess(name, columns)
-        if own in columns:
-            found[name] = own
-        elif own is not None:
-            hint = did_you_mean(own, columns) or "."
-            raise BadInputError(f"{file.path} has no column {own!r} for {name}{hint} {there}")
-        elif name in required:
-            hint = did_you_mean(name, columns) or "."
+def _check_given(given: Given, files: Files, tables: list[list[TableFile]]) -> None:
+    """Refuse names of columns that no file could have."""
+    if not files.items and (texts := [name for name in ("title", "categories") if given.get(name)]):
+        raise BadInputError(f"data.source.columns.{texts[0]}: the items have no file; name it as data.source.items")
+    events = [group[0] for group in tables[:2] if group]
+    for name, own in given.items():
+        if own and name in EVENT_COLUMNS and not any(own in file.columns for file in events):
+            match(events[0], [name], (), given)
+
+
+def _given_here(given: Given, group: list[TableFile]) -> Given:
+    """What is given of these files' columns; the rest is meant for other files."""
+    return {name: own for name, own in given.items() if own is None or own in group[0].columns}
+
+
+def _match_all(
+    group: list[TableFile], wanted: tuple[str, ...], required: tuple[str, ...], given: Given
+) -> list[dict[str, str]]:
+    """Column names of each file of one table, which must have the same columns."""
+    names = [match(file, wanted, required, given) for file in group]
+    for file, found in zip(group, names, strict=True):
+        for name in names[0].keys() ^ found.keys():
+            has, lacks = (group[0], file) if name in names[0] else (file, group[0])
             raise BadInputError(
-                f"{file.path} has no column {name!r}{hint} {there}. "
-                f'Say which it is in data.source.columns: {{"{name}": "..."}}'
+                f"{lacks.path} has no column {name!r}, which {has.path} has: they are read as one table"
             )
-    return found
+    return names
 
 
-def _guess(name: str, columns: list[str]) -> str | None:
-    """The column whose name is a usual one for `name`."""
-    simple = {_simple(column): column for column in reversed(columns)}
-    return next((simple[_simple(alias)] for alias in ALIASES[name] if _simple(alias) in simple), None)
+class EventReader:
+    """Collects the events of several files, batch by batch.
+
+    Args:
+        times: reads their timestamps.
+    """
+
+    def __init__(self, times: Timestamps) -> None:
+        self.times = times
+        self.rows: dict[str, int] = {}
+        self._chunks: list[dict[str, pa.Array]] = []
+        self._parts: list[tuple[int, Origin]] = []
+        self._count = 0
+        self._optional: dict[str, Path] = {}
+
+    @property
+    def origin(self) -> Origin:
+        """For complaints about rows of `events`."""
+        first = self._parts[0][1]
+        return first if len(self._parts) == 1 else PartsOrigin(first.name, first.lines, tuple(self._parts))
+
+    def read(self, group: list[TableFile], task: Task | None, given: Given) -> dict[str, str]:
+        """Read the files of one table and return how their columns are called.
+
+        Args:
+            group: the files.
+            task: of all its events unless the files say; where absent, a query makes a search.
+            given: the user's column names.
+        """
+        required = (*REQUIRED, "query") if task is Task.SEARCH else REQUIRED
+        names = _match_all(group, EVENT_COLUMNS, required, given)
+        self._require_same_optional(group[0], names[0])
+        before = self._count
+        for file, found in zip(group, names, strict=True):
+            self._parts.append((self._count, file.origin))
+            start = self._count
+            self._read_file(file, found, task)
+            self.rows[file.path.name if file.path.name not in self.rows else str(file.path)] = self._count - start
+        if self._count == before:
+            raise BadInputError(f"{group[0].path} is empty: it holds no rows under its header")
+        return names[0]
+
+    def events(self) -> tuple[pa.Table, Any]:
+        """All events, columns of `EVENTS` and `OPTIONAL`, and what their timestamps count, ``auto`` where unknown."""
+        names = [name for name in EVENT_COLUMNS if any(name in chunk for chunk in self._chunks)]
+        columns = {}
+        for field in [*EVENTS, *OPTIONAL]:
+            if field.name in names:
+                chunks = [
+                    chunk[field.name] if field.name in chunk else _none(len(chunk["task"])) for chunk in self._chunks
+                ]
+                columns[field.name] = pa.chunked_array(chunks, field.type)
+        self._chunks = []
+        time, unit = self.times.finish(columns["timestamp"].to_numpy())
+        columns["timestamp"] = pa.chunked_array([pa.array(time)])
+        return pa.table({n: one_dictionary(c) if c.type == TEXT else c for n, c in columns.items()}), unit
+
+    def _require_same_optional(self, file: TableFile, names: dict[str, str]) -> None:
+        """Refuse an order or split that only one of two tables has: the other's rows would have none."""
+        found = {name: file.path for name in names if name in ("order", "split")}
+        for name in found.keys() ^ self._optional.keys() if self._parts else ():
+            has = found.get(name) or self._optional[name]
+            lacks = file.path if name in self._optional else self._parts[0][1].name
+            raise BadInputError(
+                f"{lacks} has no column {name!r}, which {has} has: give both or neither. {IGNORED.format(name)}"
+            )
+        self._optional = found
+
+    def _read_file(self, file: TableFile, names: dict[str, str], task: Task | None) -> None:
+        bad = {name: BadRows() for name in (*CODES, "timestamp")}
+        row = 0
+        for batch in _event_batches(file, names):
+            chunk = {}
+            for name, column in batch.items():
+                if name == "timestamp":
+                    time, valid = self.times.read(column)
+                    bad[name].add(row, ~valid, column)
+                    chunk[name] = pa.array(time)
+                elif name in CODES:
+                    codes = _codes(column, CODES[name])
+                    bad[name].add(row, codes < 0, column)
+                    chunk[name] = pa.array(codes)
+                elif name == "order":
+                    chunk[name] = self._order(file, row, column)
+                else:
+                    chunk[name] = column
+            chunk.setdefault("query", _none(len(chunk["timestamp"])))
+            chunk.setdefault("task", _task_of(chunk["query"], task))
+            self._chunks.append(chunk)
+            row += len(chunk["task"])
+        bad["timestamp"].refuse(file.origin, "bad timestamp", self.times.expected)
+        bad["task"].refuse(file.origin, "unknown task", _known(bad["task"].values, SPELLINGS))
+        bad["split"].refuse(
+            file.origin, "unknown split", f"{_known(bad['split'].values, SPLITS)}. {IGNORED.format('split')}"
+        )
+        self._count += row
+
+    def _order(self, file: TableFile, start: int, column: pa.Array) -> pa.Array:
+        """Whole numbers of a batch that starts at row `start`."""
+        found = convert(column.fill_null("") if pa.types.is_string(column.type) else column, pa.int64())
+        row = found.row if isinstance(found, Misfit) else found.is_null().index(True).as_py()
+        if row >= 0:
+            problem, value = "an order that is no whole number", column[row].as_py()
+            raise file.origin.complaint(problem, [start + row], [value], expected=IGNORED.format("order"))
+        return found
 
 
-def _simple(column: str) -> str:
-    return "".join(letter for letter in column.lower() if letter not in "_- ")
+class BadRows:
+    """Rows of one file with a value nobody can read, and the first few of those values."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._rows: list[np.ndarray] = []
+
+    def add(self, start: int, bad: np.ndarray, column: pa.Array) -> None:
+        """The `bad` rows [E] of a batch that starts at row `start`."""
+        if bad.any():
+            rows = np.flatnonzero(bad)
+            self._rows.append(rows + start)
+            self.values += column.take(pa.array(rows[: SHOWN_ROWS - len(self.values)])).to_pylist()
+
+    def refuse(self, origin: Origin, problem: str, expected: str) -> None:
+        """Raise `BadInputError` where there are any."""
+        if self._rows:
+            raise origin.complaint(problem, np.concatenate(self._rows), self.values, expected=expected)
 
 
-def _report(file: TableFile, names: dict[str, str], table: pa.Table) -> dict[str, Any]:
-    return {"file": file.path.name, "columns": names, "rows": table.num_rows}
+def _event_batches(file: TableFile, names: dict[str, str]) -> Iterator[dict[str, pa.Array]]:
+    """Columns by canonical name, texts as `TEXT` without nulls, times as they are."""
+    own: dict[str, pa.DataType | None] = {column: TEXT for column in names.values()}
+    own |= {names[name]: None for name in ("timestamp", "order") if name in names}
+    lists = {names["query"]: " "} if "query" in names else {}
+    for batch in file.batches(own, lists=lists):
+        kind = batch.schema.field(names["timestamp"]).type
+        if not Timestamps.fit(kind):
+            raise BadInputError(
+                f"{file.path}: column {names['timestamp']!r} holds {kind}; expected numbers, ISO 8601 texts or times"
+            )
+        columns = {name: batch.column(column) for name, column in names.items()}
+        yield {name: _filled(column) if column.type == TEXT else column for name, column in columns.items()}
 
 
-def _canonical(file: TableFile, names: dict[str, str]) -> pa.Table:
-    """The chosen columns under their canonical names, as text but for typed timestamps."""
-    table = file.read(list(names.values())).rename_columns(list(names))
-    if not table.num_rows:
-        raise BadInputError(f"{file.path} is empty: it holds no rows under its header")
-    for index, field in enumerate(table.schema):
-        if field.name != "timestamp":
-            table = table.set_column(index, field.name, pc.fill_null(table[index].cast(pa.string()), ""))
-    return table
+def _filled(column: pa.Array) -> pa.Array:
+    return pc.fill_null(column.dictionary_decode(), "").dictionary_encode() if column.null_count else column
 
 
-def _with_absent(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with the text columns of `schema` it lacks, empty."""
-    for name in schema.names:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.array([""] * table.num_rows, pa.string()))
-    return table.select(schema.names)
+def _none(rows: int) -> pa.Array:
+    """Empty texts."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([""]))
+
+
+def _task_of(query: pa.Array, task: Task | None) -> pa.Array:
+    """Task codes of rows that do not say: `task`, or what having a query makes of them."""
+    if task is not None:
+        return pa.array(np.full(len(query), task, np.int8))
+    asked = pc.not_equal(pc.utf8_trim_whitespace(query.dictionary), "").to_numpy(zero_copy_only=False)
+    codes = np.where(asked, Task.SEARCH, Task.RECOMMENDATION).astype(np.int8)
+    return pa.array(codes[query.indices.to_numpy()])
+
+
+def _codes(column: pa.Array, known: Mapping[str, int]) -> np.ndarray:
+    """Codes int8 [E] of words in any case, -1 where unknown."""
+    words = [int(known.get(text.strip().lower(), -1)) for text in column.dictionary.to_pylist()]
+    codes: np.ndarray = np.array(words, np.int8)[column.indices.to_numpy()]
+    return codes
+
+
+def _known(values: list[str], known: Mapping[str, int]) -> str:
+    hint = did_you_mean(values[0].lower(), known).removeprefix("; ") if values else ""
+    return f"Known: {', '.join(known)}" + (f" ({hint})" if hint else "")
+
+
+def _read_items(group: list[TableFile], given: Given, rows: dict[str, int]) -> tuple[pa.Table, Origin, dict[str, str]]:
+    """Items of the schema `ITEMS`, where they come from, and how their columns are called; adds to `rows`."""
+    # Both kinds of files have an item_id; the other name may be meant for the events alone.
+    given = {name: own for name, own in given.items() if name != "item_id" or own in group[0].columns}
+    names = _match_all(group, tuple(ITEMS.names), ("item_id",), given)
+    tables, parts, count = [], [], 0
+    for file, found in zip(group, names, strict=True):
+        lists = {column: "|" if name == "categories" else " " for name, column in found.items() if name != "item_id"}
+        table = file.read(list(dict.fromkeys(found.values())), lists=lists)
+        texts = {
+            name: table[found[name]] if name in found else pa.nulls(len(table), pa.string()) for name in ITEMS.names
+        }
+        tables.append(pa.table(texts, schema=ITEMS))
+        parts.append((count, file.origin))
+        count += len(table)
+        rows[file.path.name if file.path.name not in rows else str(file.path)] = len(table)
+    if not count:
+        raise BadInputError(f"{group[0].path} is empty: it holds no rows under its header")
+    first = parts[0][1]
+    origin = first if len(parts) == 1 else PartsOrigin(first.name, first.lines, tuple(parts))
+    return pa.concat_tables(tables), origin, names[0]
 
 
 def _items_of(events: pa.Table) -> pa.Table:
-    ids = events["item_id"].combine_chunks().dictionary_encode().dictionary
-    return _with_absent(pa.table({"item_id": ids}), ITEMS)
-
-
-def _read_events(file: TableFile, given: Mapping[str, str]) -> tuple[pa.Table, Origin, dict[str, Any]]:
-    """Events of the schema `EVENTS`, where they come from, and what to report."""
-    names = _match(file, EVENTS.names, REQUIRED, given)
-    table = _canonical(file, names)
-    time, fractional = read_timestamps(table["timestamp"], file.origin)
-    query = table["query"] if "query" in names else pa.array([""] * table.num_rows, pa.string())
-    if "task" in names:
-        task = _read_tasks(table["task"].combine_chunks(), file.origin)
-    else:
-        asked = pc.not_equal(pc.utf8_trim_whitespace(query), "")
-        task = pc.if_else(asked, int(Task.SEARCH), int(Task.RECOMMENDATION)).cast(pa.int8())
-    columns = [table["user_id"], table["item_id"], pa.array(time), task, query]
-    report = _report(file, names, table) | ({"timestamps_rounded_down": fractional} if fractional else {})
-    return pa.table(columns, schema=EVENTS), file.origin, report
-
-
-def _read_items(file: TableFile, given: Mapping[str, str]) -> tuple[pa.Table, Origin, dict[str, Any]]:
-    """Items of the schema `ITEMS`, where they come from, and what to report."""
-    # Both files have an item_id; the other name may be meant for the events alone.
-    given = {name: column for name, column in given.items() if name != "item_id" or column in file.columns}
-    names = _match(file, ITEMS.names, ("item_id",), given)
-    table = _canonical(file, names)
-    return _with_absent(table, ITEMS), file.origin, _report(file, names, table)
-
-
-def _read_tasks(column: pa.Array, origin: Origin) -> pa.Array:
-    """`Task` codes of a text column in any usual spelling."""
-    encoded = column.dictionary_encode()
-    codes, unknown = [], []
-    for code, name in enumerate(encoded.dictionary.to_pylist()):
-        try:
-            codes.append(int(parse_task(name)))
-        except BadInputError:
-            codes.append(0)
-            unknown.append(code)
-    if unknown:
-        rows = np.flatnonzero(np.isin(encoded.indices.to_numpy(), unknown))
-        values = column.take(pa.array(rows[:SHOWN_ROWS])).to_pylist()
-        hint = did_you_mean(values[0].lower(), SPELLINGS).removeprefix("; ")
-        expected = f"Known: {', '.join(SPELLINGS)}" + (f" ({hint})" if hint else "")
-        raise origin.complaint("unknown task", rows, values, expected=expected)
-    return pa.array(codes, pa.int8()).take(encoded.indices)
-
-
-def read_timestamps(column: pa.ChunkedArray, origin: Origin) -> tuple[np.ndarray, int]:
-    """Times as int64 [E], and how many were rounded down.
-
-    Numbers keep their unit, whatever it is. ISO 8601 texts and typed timestamps become Unix seconds; without a zone
-    they are read as UTC. The first value decides which of the two a text column holds.
-
-    Raises:
-        BadInputError: names the lines of the values that are neither.
-    """
-    kind = column.type
-    if pa.types.is_temporal(kind):
-        column = pc.floor_temporal(column.cast(pa.timestamp("us", getattr(kind, "tz", None))), unit="second")
-        column = pc.divide(column.cast(pa.int64()), 1_000_000)
-    if pa.types.is_integer(column.type) and not column.null_count:
-        return column.cast(pa.int64()).to_numpy(), 0
-    try:
-        if pa.types.is_string(column.type):
-            return column.cast(pa.int64()).to_numpy(), 0
-    except pa.ArrowInvalid:
-        pass  # not whole numbers throughout: look at each value
-    return _read_each(column.to_pylist(), origin)
-
-
-def _read_each(values: list[Any], origin: Origin) -> tuple[np.ndarray, int]:
-    first = next((value for value in values if value not in (None, "")), None)
-    iso = _number(first) is None and _moment(first) is not None
-    read = _moment if iso else _number
-    times = [read(value) for value in values]
-    bad = np.array([row for row, time in enumerate(times) if time is None], np.int64)
-    if len(bad):
-        expected = "an ISO 8601 time, as in the first row" if iso else "a number, or ISO 8601 in all rows"
-        shown = [values[row] for row in bad[:SHOWN_ROWS]]
-        raise origin.complaint("bad timestamp", bad, shown, expected=f"Expected {expected}")
-    fractional = 0 if iso else sum(float(value) != time for value, time in zip(values, times, strict=True))
-    return np.array(times, np.int64), fractional
-
-
-def _number(value: Any) -> int | None:
-    """A number rounded down, if `value` is one that int64 holds."""
-    try:
-        number = int(value) if isinstance(value, str) else math.floor(value)
-    except (TypeError, ValueError, OverflowError):
-        try:
-            number = math.floor(float(value))
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return number if -(2**63) <= number < 2**63 else None
-
-
-def _moment(value: Any) -> int | None:
-    """Unix seconds, rounded down, if `value` is an ISO 8601 date or time."""
-    try:
-        moment = datetime.fromisoformat(value.strip())
-    except (AttributeError, ValueError):
-        return None
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(seconds=1)
+    """Items without text: those of the events, in the order of their first event."""
+    ids = events["item_id"].chunk(0).dictionary
+    empty = pa.nulls(len(ids), pa.string())
+    return pa.table([ids, empty, empty], schema=ITEMS)

@@ -7,9 +7,10 @@ refused early instead of filling the memory; what a source drops is counted here
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -88,8 +89,13 @@ def open_binary(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def text_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, *, encoding: str = "utf-8", ends: bool = False) -> Iterator[tuple[int, str]]:
     """Line number, from 1, and text without line end of every line that is not blank; one line in memory at a time.
+
+    Args:
+        path: the file.
+        encoding: of its text.
+        ends: give every line, blank ones too, with its line end.
 
     Raises:
         BadInputError: unreadable or truncated, a line over `MAX_LINE` bytes, a NUL byte, or broken text; names the
@@ -109,8 +115,24 @@ def text_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[tuple[int, st
                 raise BadInputError(f"{path}: broken {encoding.upper()} in line {number}") from None
             if number == 1:
                 text = text.removeprefix("\ufeff")
-            if text := text.rstrip("\r\n"):
+            if ends:
                 yield number, text
+            elif text := text.rstrip("\r\n"):
+                yield number, text
+
+
+def content_hash(options: str, files: Iterable[Path | None]) -> str:
+    """Hash of a source's options and of what its files hold, in this order; None stands for an absent one.
+
+    Where the files lie does not matter; how they are compressed does.
+    """
+    digest = hashlib.sha256(options.encode())
+    for path in files:
+        digest.update(f"\n{format_suffix(path) if path else None}\n".encode())
+        if path is not None:
+            with readable(path), path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 class Dropped:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gensr.data.dataset import Split, prepare
+from gensr.data.dataset import Split
 from gensr.data.loader import RequestLoader
+from gensr.data.prepare import prepare
 from gensr.data.sources.config import DemoConfig
 from gensr.data.sources.demo import FAMILIES, STYLES
 from gensr.data.tasks import Task
