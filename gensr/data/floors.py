@@ -6,6 +6,7 @@ answers leak; popularity and word overlap tell how much of a metric needs no per
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 REQUESTS = 5000
 """Test requests per task that are asked, drawn with the data seed; all where there are fewer."""
+SCORES = 1 << 26
+"""Scores of one ranker on one list at most: the list `full` asks fewer requests where the catalogue is big."""
 METRICS = ("recall@5", "ndcg@5")
 BIG_CATALOGUE = 200_000
 """Items from which on words are counted in the candidates alone: an index of all would take longer than the data."""
@@ -61,21 +64,21 @@ def _of_list(dataset: Dataset, listed: CandidateList, task: Task, spec: DataSpec
     resources = Resources(dataset.catalogue, max_history=spec.max_history, seed=spec.seed, dataset=dataset)
     found: dict[str, Any] = {}
 
-    def measure(name: str, ranker: Ranker, batches: list[Batch]) -> None:
+    def measure(name: str, ranker: Ranker, batches: Iterable[Batch]) -> None:
         ranks = rank_requests(ranker, batches)
         found[name] = {kind: round(float(metric(ranks, kind).mean()), 4) for kind in METRICS}
 
-    measure("in_history", InHistoryConfig().build(resources), batches)
-    measure("popularity", PopularityConfig().build(resources), batches)
+    measure("in_history", InHistoryConfig().build(resources), batches())
+    measure("popularity", PopularityConfig().build(resources), batches())
     if task is Task.SEARCH:
         try:
-            measure("lexical", *_lexical(dataset.catalogue, batches))
+            measure("lexical", *_lexical(dataset.catalogue, batches()))
         except MissingExtraError as error:
             found["lexical"] = f"not measured: {error}"
     return found
 
 
-def _lexical(catalogue: Catalogue, batches: list[Batch]) -> tuple[Ranker, list[Batch]]:
+def _lexical(catalogue: Catalogue, batches: Iterator[Batch]) -> tuple[Ranker, Iterable[Batch]]:
     """BM25, and the batches to ask it: over the whole catalogue, or over the candidates alone where that is big."""
     import torch
 
@@ -83,7 +86,12 @@ def _lexical(catalogue: Catalogue, batches: list[Batch]) -> tuple[Ranker, list[B
 
     if catalogue.num_items <= BIG_CATALOGUE:
         return LexicalRanker(catalogue), batches
-    some = batches[: max(1, BIG_CATALOGUE // (len(batches[0]) * batches[0].cand.shape[1]))]
+    some, scores = [], 0
+    for batch in batches:
+        some.append(batch)
+        scores += batch.cand.numel()
+        if scores >= BIG_CATALOGUE:
+            break
     rows = torch.unique(torch.cat([batch.cand.flatten() for batch in some]))
     rows = rows[rows > 0]
     kept = np.append(0, rows.numpy())

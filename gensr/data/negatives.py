@@ -38,14 +38,16 @@ class Pool:
     def propose(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """Free draws, int32 [size]."""
         source = self.items if self.interactions is None else self.interactions
-        return np.asarray(source[rng.integers(0, len(source), size, dtype=np.int32)])
+        drawn: np.ndarray = source[rng.integers(0, len(source), size, dtype=np.int32)]
+        return drawn
 
     @cached_property
     def weights(self) -> np.ndarray:
         """How often each item is proposed, float64 [D]."""
         if self.interactions is None:
             return np.ones(len(self.items))
-        return np.bincount(self.interactions, minlength=self.items[-1] + 1)[self.items].astype(np.float64)
+        counts = np.bincount(self.interactions, minlength=int(self.items[-1]) + 1)
+        return np.asarray(counts[self.items], np.float64)
 
 
 class Touched:
