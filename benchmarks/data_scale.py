@@ -3,8 +3,9 @@
 Every size is generated (not timed), prepared in a fresh process and opened in another, on the same few cores:
 
     python benchmarks/data_scale.py --sizes 2 5 10 20 --work DIR
+    python benchmarks/data_scale.py --sizes 2 5 10 20 --work DIR --core 0 --out FILE
 
-The files of a size are deleted before the next; a size of 20 million events takes 4 GB of disk.
+The papers' 5-core leaves a sixth of these made-up logs, so the second command keeps every click and item. The files of a size are deleted before the next; a size of 20 million events takes 4 GB of disk.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ WARM_UP, BATCHES = 20, 400
 MEASURED = ("prepare_seconds", "prepare_peak_mib")
 
 
-def spec(log: Path) -> dict[str, Any]:
-    """The data section: what the papers do with KuaiSAR."""
+def spec(log: Path | str, core: int) -> dict[str, Any]:
+    """The data section: what the papers do with KuaiSAR, where `core` is 5."""
     return {
         "source": {"type": "kuaisar", "path": str(log)},
-        "core": {"users": 5, "items": 5, "both_tasks": True},
+        "core": {"users": core, "items": core, "both_tasks": core > 0},
         "split": "by_day",
         "candidates": ["uniform"],
         "max_history": HISTORY,
@@ -46,7 +47,7 @@ def spec(log: Path) -> dict[str, Any]:
     }
 
 
-def prepare_once(log: Path, prepared: Path) -> dict[str, Any]:
+def prepare_once(log: Path, prepared: Path, core: str) -> dict[str, Any]:
     """Runs in a process of its own. Wall time includes imports; the peak is that of the whole process."""
     begin = time.perf_counter()
     from gensr.data.prepare import prepare
@@ -60,7 +61,7 @@ def prepare_once(log: Path, prepared: Path) -> dict[str, Any]:
         read_seconds.append(time.perf_counter() - start)
         return log
 
-    dataset = prepare(DataSpec.model_validate(spec(log)), prepared, read=read)
+    dataset = prepare(DataSpec.model_validate(spec(log, int(core))), prepared, read=read)
     return {
         "prepare_seconds": round(time.perf_counter() - begin, 2),
         "of_which_reading": round(sum(read_seconds), 2),
@@ -109,7 +110,7 @@ def peak_mib() -> float:
     return round(kib / 1024, 1)
 
 
-def measure(millions: float, work: Path) -> dict[str, Any]:
+def measure(millions: float, work: Path, core: int) -> dict[str, Any]:
     """One size: generated, prepared, opened, deleted."""
     events = round(millions * 1e6)
     size = Size(max(events // EVENTS_PER_USER, 50), max(events // EVENTS_PER_ITEM, 500), events)
@@ -118,13 +119,13 @@ def measure(millions: float, work: Path) -> dict[str, Any]:
         write_log(size, log)
         csv_mib = sum(file.stat().st_size for file in log.iterdir()) / 2**20
         row = {"million_events": millions, "users": size.users, "items": size.items, "csv_mib": round(csv_mib, 1)}
-        row |= _in_fresh_process("prepare", log, prepared)
+        row |= _in_fresh_process("prepare", log, prepared, core)
         shutil.rmtree(log)
         return row | _in_fresh_process("load", prepared)
 
 
-def _in_fresh_process(step: str, *paths: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--step", step, *map(str, paths)]
+def _in_fresh_process(step: str, *given: Path | int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--step", step, *map(str, given)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -173,25 +174,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=float, nargs="+", default=[2, 5, 10, 20], help="millions of events")
     parser.add_argument("--work", type=Path, default=None, help="folder for the logs; the system's where absent")
+    parser.add_argument("--core", type=int, default=5, help="the k of the k-core; 0 keeps everything")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--out", type=Path, default=None, help="the result; in benchmarks/results where absent")
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.step:
-        step, *paths = options.step
-        print(json.dumps((prepare_once if step == "prepare" else load_once)(*map(Path, paths))))
+        step, *given = options.step
+        paths, rest = map(Path, given[:2]), given[2:]
+        print(json.dumps((prepare_once if step == "prepare" else load_once)(*paths, *rest)))
         return 0
     cores = use_cores(options.cores)
     rows = []
     for millions in options.sizes:
         print(f"{millions:g} million events ...", file=sys.stderr, flush=True)
-        rows.append(measure(millions, options.work))
+        rows.append(measure(millions, options.work, options.core))
         print(table(rows[-1:]), file=sys.stderr, flush=True)
     result = {
-        "what": f"python benchmarks/data_scale.py --sizes {' '.join(f'{size:g}' for size in options.sizes)}",
+        "what": "python benchmarks/data_scale.py "
+        f"--sizes {' '.join(f'{size:g}' for size in options.sizes)} --core {options.core}",
         "device": f"{cores} CPU cores ({platform.machine()})",
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "pyarrow": pyarrow.__version__},
-        "spec": spec(Path("LOG")),
+        "spec": spec("LOG", options.core),
         "batches": {"requests": BATCH, "candidates": 1 + NEGATIVES, "history": HISTORY, "measured": BATCHES},
         "sizes": rows,
         "growth": growth(rows),

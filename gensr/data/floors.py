@@ -60,7 +60,11 @@ def _of_list(dataset: Dataset, listed: CandidateList, task: Task, spec: DataSpec
     from gensr.rankers.config import InHistoryConfig, PopularityConfig
 
     loader = RequestLoader(dataset, spec.max_history)
-    batches = list(loader.evaluation(listed, Split.TEST, tasks=[task], batch_size=512, limit=REQUESTS, seed=spec.seed))
+    limit = max(1, min(REQUESTS, SCORES // listed.lists[Split.TEST][1].shape[1]))
+
+    def batches() -> Iterator[Batch]:
+        return loader.evaluation(listed, Split.TEST, tasks=[task], batch_size=512, limit=limit, seed=spec.seed)
+
     resources = Resources(dataset.catalogue, max_history=spec.max_history, seed=spec.seed, dataset=dataset)
     found: dict[str, Any] = {}
 
