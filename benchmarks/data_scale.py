@@ -5,7 +5,8 @@ Every size is generated (not timed), prepared in a fresh process and opened in a
     python benchmarks/data_scale.py --sizes 2 5 10 20 --work DIR
     python benchmarks/data_scale.py --sizes 2 5 10 20 --work DIR --core 0 --out FILE
 
-The papers' 5-core leaves a sixth of these made-up logs, so the second command keeps every click and item. The files of a size are deleted before the next; a size of 20 million events takes 4 GB of disk.
+The papers' 5-core leaves a sixth of these made-up logs, so the second command keeps every click and item. The files of
+a size are deleted before the next; a size of 20 million events takes 4 GB of disk.
 """
 
 from __future__ import annotations
@@ -185,6 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps((prepare_once if step == "prepare" else load_once)(*paths, *rest)))
         return 0
     cores = use_cores(options.cores)
+    if options.work:
+        options.work.mkdir(parents=True, exist_ok=True)
     rows = []
     for millions in options.sizes:
         print(f"{millions:g} million events ...", file=sys.stderr, flush=True)

@@ -57,11 +57,11 @@ class StageCache:
         Raises:
             BadInputError: the source is bad; nothing is left behind.
         """
-        from gensr.data.log import EventLog
+        from gensr.data.log import SCHEMA, EventLog
 
         if not type(source).slow:
             return source.read_parts(self.log)
-        path = self._path("log", "", source.type, type(source).revision, source.identity())
+        path = self._path("log", "", SCHEMA, source.type, type(source).revision, source.identity())
         with self.alone(path):
             if not path.exists():
                 with new_folder(path) as folder:

@@ -186,7 +186,9 @@ class _Build:
         }
         facts = {name: value for name, value in manifest.items() if name not in ("command", "candidates")}
         title = f"{self.spec.name} ({self.spec.fingerprint()[:8]})"
-        write_text(self.path / REPORT, report(metrics, title=title, audit=dataset.manifest.get("audit"), facts=facts))
+        audit = dataset.manifest.get("audit")
+        text = report(metrics, title=title, audit=audit, scale=dataset.scale, facts=facts)
+        write_text(self.path / REPORT, text)
         write_json(self.path / MANIFEST, manifest)
 
 

@@ -305,7 +305,7 @@ def _print_prepared(dataset: Dataset, as_json: bool) -> None:
     click.echo("candidates:")
     print_rows([(name, f"sha256 {sha256}") for name, sha256 in manifest["candidates"].items()], indent="  ")
     click.echo(f"distributions:\n\n{spread_table(spreads)}\n")
-    click.echo(f"audit:\n\n{audit_text(manifest['audit'])}")
+    click.echo(f"audit:\n\n{audit_text(manifest['audit'], dataset.scale)}")
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, ...]]:

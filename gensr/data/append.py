@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from gensr.data.catalogue import Catalogue
 from gensr.data.log import EventLog, Origin, check_log
+from gensr.data.sources.order import FILE_ORDER, order_of_rows
 from gensr.data.texts import Texts
 from gensr.errors import BadInputError
 
@@ -42,6 +43,10 @@ def join_logs(base: EventLog, new: EventLog) -> EventLog:
         if (name in base.events.column_names) != (name in new.events.column_names):
             has, lacks = ("base", "new") if name in base.events.column_names else ("new", "base")
             raise BadInputError(f"data.source.{has} has a column {name!r}, data.source.{lacks} has none: give both one")
+    by_rows = FILE_ORDER in base.report
+    if by_rows != (FILE_ORDER in new.report):
+        has, lacks = ("base", "new") if by_rows else ("new", "base")
+        raise BadInputError(f"data.source.{has} has file_order, data.source.{lacks} has not: give both the same order")
     generation = 1 + max(_last(base.events), _last(base.items))
     known = pc.is_in(base.items["item_id"], value_set=new.items["item_id"].combine_chunks())
     items, renewed = _renew(base.items, new.items)
@@ -51,8 +56,9 @@ def join_logs(base: EventLog, new: EventLog) -> EventLog:
     events = [
         _with_columns(table, base.events, new.events, at) for table, at in ((base.events, 0), (new.events, generation))
     ]
+    joined = pa.concat_tables(events).unify_dictionaries()
     catalogue = [_with_generation(items, 0), _with_generation(fresh, generation)]
-    report = {
+    report: dict[str, Any] = {
         "base": base.report,
         "new": new.report,
         "appended": {
@@ -62,8 +68,10 @@ def join_logs(base: EventLog, new: EventLog) -> EventLog:
             "items_of_both": pc.sum(known).as_py() or 0,
         },
     }
+    if by_rows:  # twins may stand on both sides
+        joined, report[FILE_ORDER] = order_of_rows(joined.drop_columns(["order"]))
     return check_log(
-        pa.concat_tables(events).unify_dictionaries(),
+        joined,
         pa.concat_tables(catalogue),
         report,
         time_unit=base.time.unit,
@@ -108,7 +116,7 @@ def _with_generation(table: pa.Table, generation: int, known: pa.ChunkedArray | 
     if "generation" in table.column_names:
         known, table = table["generation"], table.drop_columns(["generation"])
     if generation or known is None:
-        known = pa.chunked_array([pa.array(np.full(table.num_rows, generation, np.int8))])
+        known = pa.chunked_array([pa.array(np.full(table.num_rows, generation, np.int16))])
     return table.append_column("generation", known)
 
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gensr.data.log import EventLog, codes_of
-from gensr.data.split import strict_past
+from gensr.data.sessions import joined_moments
+from gensr.data.split import Split, strict_past
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
 
@@ -70,7 +71,8 @@ def arrange(log: EventLog, spec: DataSpec) -> Arranged:
     kept = stable_core(coded.user, coded.item, coded.task, spec.core)
     report = _core_report(coded, kept, log, spec.core)
     _require_some(kept, spec.core, len(kept))
-    kept = _sample_users(kept, coded, texts["user"], spec)
+    if spec.users is not None:
+        kept, report["sample"] = _sample_users(kept, coded, texts["user"], spec.users, spec.seed)
     rows = np.flatnonzero(kept)
     events = coded.at(rows)
     numbers = {
@@ -79,7 +81,9 @@ def arrange(log: EventLog, spec: DataSpec) -> Arranged:
         "queries": _number(events.query, texts["query"], skip_empty=True),
     }
     generations = _generations(coded, item_generation, numbers, spec) if _appended(coded, item_generation) else {}
-    arrays = _sort(log, rows, events, numbers)
+    arrays, moved = _sort(log, rows, events, numbers, texts["user"])
+    if moved:
+        report["session_clicks_moved_to_the_first"] = moved
     return Arranged(
         texts["user"].take(pa.array(numbers["users"].members)),
         log.items.take(pa.array(numbers["items"].members)).select(["item_id", "title", "categories"]),
@@ -102,7 +106,7 @@ def _code(log: EventLog) -> tuple[_Coded, dict[str, pa.Array]]:
 def _generation(table: pa.Table) -> np.ndarray:
     if "generation" in table.column_names:
         return np.asarray(table["generation"].to_numpy())
-    return np.zeros(table.num_rows, np.int8)
+    return np.zeros(table.num_rows, np.int16)
 
 
 def _appended(coded: _Coded, item_generation: np.ndarray) -> bool:
@@ -155,17 +159,19 @@ def _require_some(kept: np.ndarray, core: CoreSpec, events: int) -> None:
         )
 
 
-def _sample_users(kept: np.ndarray, coded: _Coded, ids: pa.Array, spec: DataSpec) -> np.ndarray:
-    """`kept` less the events of all but `spec.users` users, drawn with `spec.seed`."""
-    if spec.users is None:
-        return kept
+def _sample_users(
+    kept: np.ndarray, coded: _Coded, ids: pa.Array, users: int, seed: int
+) -> tuple[np.ndarray, dict[str, int]]:
+    """`kept` less the events of all but `users` users, drawn with `seed`; and what that leaves out."""
     members = _number(coded.user[kept], ids).members
-    if spec.users > len(members):
-        raise BadInputError(f"data.users: {spec.users:,} users asked for, the log has {len(members):,}")
-    drawn = np.random.default_rng([spec.seed, 0]).choice(len(members), spec.users, replace=False)
+    if users > len(members):
+        raise BadInputError(f"data.users: {users:,} users asked for, the log has {len(members):,}")
+    drawn = np.random.default_rng([seed, 0]).choice(len(members), users, replace=False)
     chosen = np.zeros(len(ids), bool)
     chosen[members[drawn]] = True
-    return np.asarray(kept & chosen[coded.user])
+    sample = kept & chosen[coded.user]
+    left_out = {"events_left_out": int(kept.sum() - sample.sum()), "users_left_out": len(members) - users}
+    return np.asarray(sample), left_out
 
 
 @dataclass(frozen=True)
@@ -231,16 +237,23 @@ def _generations(
     return final
 
 
-def _sort(log: EventLog, rows: np.ndarray, events: _Coded, numbers: dict[str, _Numbers]) -> dict[str, np.ndarray]:
-    """The arrays, events sorted by user, time, order, and then by content."""
+def _sort(
+    log: EventLog, rows: np.ndarray, events: _Coded, numbers: dict[str, _Numbers], users: pa.Array
+) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays, events sorted by user, time, order, and then by content; and how many clicks were moved to others."""
     columns = log.events
     user, item = numbers["users"].row[events.user], numbers["items"].row[events.item]
-    query, time = numbers["queries"].row[events.query], columns["timestamp"].to_numpy()[rows]
-    keys = [user, time]
+    query = numbers["queries"].row[events.query]
+    keys = [user, columns["timestamp"].to_numpy()[rows]]
     if "order" in columns.column_names:
         keys.append(columns["order"].to_numpy()[rows])
-    session = _sessions(columns, rows) if "session" in columns.column_names else None
-    order = _lexsort_by_rank(keys)
+    order, moved = _lexsort_by_rank(keys), 0
+    session = None
+    if "session" in columns.column_names:
+        session = np.where(events.task == Task.SEARCH, _sessions(columns, rows), 0)
+        keys, moved = _join_pages(keys, order, session, query)
+        order = _lexsort_by_rank(keys) if moved else order
+    given = columns["split"].to_numpy()[rows] if "split" in columns.column_names else None
     tied = _tied([key[order] for key in keys])
     if len(tied):  # few: what content has to decide
         some = order[tied]
@@ -249,16 +262,19 @@ def _sort(log: EventLog, rows: np.ndarray, events: _Coded, numbers: dict[str, _N
         if session is not None:  # the clicks of one page stand together
             page = session[some]
             finer += [page, np.where(page > 0, query[some], 0)]
-        finer += [_hashes(events.item[some], log), item[some], events.task[some], query[some]]
+        pair = _hashes(events.user[some], users, events.item[some], log.items["item_id"])
+        finer += [pair, item[some], events.task[some], query[some]]
+        if given is not None:  # of equal events the unused first, then as they were split: what was exported comes back
+            finer.append((given[some] + 1) % len(Split))
         order[tied] = some[np.lexsort(finer[::-1])]
-    user, time, item, query = user[order], time[order], item[order], query[order]
+    user, item, query = user[order], item[order], query[order]
     moment = np.cumsum(_changes([key[order] for key in keys]))
     arrays = {
         "user": user,
         "item": item,
         "task": events.task[order].astype(np.int8),
         "query": query,
-        "time": time.astype(np.int64),
+        "time": keys[1][order].astype(np.int64),
     }
     arrays["ordinal"], arrays["past"] = strict_past(user, moment)
     arrays["offsets"] = np.searchsorted(user, np.arange(len(numbers["users"].members) + 2)).astype(np.int64)
@@ -266,11 +282,34 @@ def _sort(log: EventLog, rows: np.ndarray, events: _Coded, numbers: dict[str, _N
         starts = _changes([moment, session[order], query]) | (session[order] == 0)
         arrays["entry"] = np.concatenate([[0], np.cumsum(starts)])
         arrays["starts"] = np.append(np.flatnonzero(starts), len(starts))
-    if "order" in columns.column_names:
+    if len(keys) == 3:
         arrays["order"] = keys[2][order].astype(np.int64)
-    if "split" in columns.column_names:
-        arrays["given"] = columns["split"].to_numpy()[rows][order].astype(np.int8)
-    return arrays
+    if given is not None:
+        arrays["given"] = given[order].astype(np.int8)
+    return arrays, moved
+
+
+def _join_pages(
+    keys: list[np.ndarray], order: np.ndarray, session: np.ndarray, query: np.ndarray
+) -> tuple[list[np.ndarray], int]:
+    """User, time and perhaps order of events with each page at its first click; and how many clicks that moved.
+
+    Args:
+        keys: user, time and perhaps order [E].
+        order: positions [E] that sort them.
+        session: [E], 0 = none.
+        query: [E].
+    """
+    moment = np.cumsum(_changes([key[order] for key in keys])) - 1
+    joined = joined_moments(keys[0][order], moment, session[order], query[order])
+    late = np.flatnonzero(joined != moment)
+    if not len(late):
+        return keys, 0
+    source = order[np.searchsorted(moment, joined[late])]
+    moved = [key.copy() for key in keys]
+    for old, new in zip(keys, moved, strict=True):
+        new[order[late]] = old[source]
+    return moved, len(late)
 
 
 def _sessions(columns: pa.Table, rows: np.ndarray) -> np.ndarray:
@@ -302,9 +341,17 @@ def _tied(keys: list[np.ndarray]) -> np.ndarray:
     return np.flatnonzero(~changed | ~np.append(changed[1:], True))
 
 
-def _hashes(items: np.ndarray, log: EventLog) -> np.ndarray:
-    """A number per event that its item's raw id decides but that no meaning of ids can hide in."""
-    distinct, which = np.unique(items, return_inverse=True)
-    ids = log.items["item_id"].take(pa.array(distinct)).to_pylist()
-    hashes = np.array([zlib.crc32(raw.encode()) for raw in ids], np.int64)
-    return np.asarray(hashes[which.reshape(-1)])
+def _hashes(user: np.ndarray, users: pa.Array, item: np.ndarray, items: pa.ChunkedArray) -> np.ndarray:
+    """A number per event that the raw ids of its user and item decide, uint64 [E].
+
+    Were it the item's alone, the same items would come last for all users and be held out again and again.
+    """
+    mixed = _checksums(user, users) * np.uint64(0x9E3779B97F4A7C15) + _checksums(item, items)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return np.asarray(mixed ^ (mixed >> np.uint64(27)))
+
+
+def _checksums(codes: np.ndarray, texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    distinct, which = np.unique(codes, return_inverse=True)
+    sums = [zlib.crc32(text.encode()) for text in texts.take(pa.array(distinct)).to_pylist()]
+    return np.array(sums, np.uint64)[which.reshape(-1)]

@@ -27,7 +27,7 @@ READ = 20_000
 
 MEANING = {
     "requests": "Events of this split and task; each asks for its own item.",
-    "first_time": "Earliest time of these requests; worry where it is far from the others', a broken clock.",
+    "first_time": "Earliest time of these requests; worry where it is far from the others': a broken clock.",
     "last_time": "Latest time of these requests; leave-one-out splits by user, so splits overlap in time.",
     "trained_later": "Share of training requests that are later than the first of these: above 0, counts and vectors "
     "know a future that a live system would not; only splits by time have 0.",
@@ -48,7 +48,8 @@ MEANING = {
     "was what the query was made from; see data.item_text.",
     "duplicate_events": "Events equal to another in user, item, time, task and query; kept; worry where a log was "
     "joined twice.",
-    "twins": "Events that another event of the same user, time and item accompanies; both faces share a split.",
+    "twins": "Events that another event of the same user, time and item accompanies; where one is held out, the other "
+    "does not train.",
     "unused": "Training events dropped because a twin is held out.",
     "session_clicks": "Events that are a further click of a search session: one thing in a history.",
     "items_without_text": "Catalogue items whose text is empty: a text encoder cannot tell them apart.",
@@ -102,7 +103,8 @@ class _Trained:
 
     def later_than(self, time: int) -> float:
         """Share of training events after `time`."""
-        return 1 - int(np.searchsorted(self.times, time, side="right")) / max(len(self.times), 1)
+        after = len(self.times) - int(np.searchsorted(self.times, time, side="right"))
+        return after / max(len(self.times), 1)
 
 
 def _present(rows: np.ndarray, count: int) -> np.ndarray:

@@ -22,8 +22,8 @@ from gensr.errors import BadInputError, did_you_mean
 
 __all__ = ["CandidateList", "Catalogue", "Dataset", "Split"]
 
-SCHEMA = 2
-"""Version of the folder's layout; a folder of another version must be prepared anew."""
+SCHEMA = 3
+"""Version of the folder: of its layout, and of what equal specs and logs give; another one must be prepared anew."""
 
 MANIFEST = "manifest.json"
 ARRAYS = ("user", "item", "task", "query", "time", "ordinal", "split", "past", "offsets")

@@ -85,10 +85,8 @@ class RequestLoader:
         events, items = candidates.lists[split]
         task = self.dataset.task[events]
         kept = []
-        for code in Task:
+        for code in sorted(Task if tasks is None else set(tasks)):
             rows = np.flatnonzero(task == code)
-            if tasks is not None and code not in set(tasks):
-                continue
             if limit is not None and len(rows) > limit:
                 rows = np.random.default_rng([seed, code]).choice(rows, limit, replace=False)
             kept.append(rows)

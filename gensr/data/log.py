@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 
+from gensr.data.split import Split
 from gensr.data.tasks import Task
 from gensr.data.times import TimeScale, Unit, check_times
 from gensr.errors import BadInputError
@@ -28,10 +29,11 @@ TEXT = pa.dictionary(pa.int32(), pa.string())
 EVENTS = pa.schema(
     [("user_id", TEXT), ("item_id", TEXT), ("timestamp", pa.int64()), ("task", pa.int8()), ("query", TEXT)]
 )
-OPTIONAL = pa.schema([("session", TEXT), ("order", pa.int64()), ("split", pa.int8()), ("generation", pa.int8())])
+OPTIONAL = pa.schema([("session", TEXT), ("order", pa.int64()), ("split", pa.int8()), ("generation", pa.int16())])
 """Columns that may follow those of `EVENTS`, in this order.
 
-session: searches of one user that share session and query are clicks on one page of results; ``""`` = none.
+session: searches of one user that share session and query are clicks on one page of results; ``""`` = none. That of
+    a recommendation says nothing.
 order: settles the order of a user's events within one timestamp; without it they do not see each other.
 split: `Split` codes of a log that comes divided, for the split `given`.
 generation: 0 for the log that was there first, 1 for what was appended to it, and so on; `ITEMS` may have it too.
@@ -39,7 +41,11 @@ generation: 0 for the log that was there first, 1 for what was appended to it, a
 GENERATION = pa.schema([OPTIONAL.field("generation")])
 ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("categories", pa.string())])
 
+SCHEMA = 1
+"""Version of what `check_log` gives and `EventLog.save` writes; logs kept under another one are read anew."""
 SHOWN_ROWS = 5
+SHOWN_CHARACTERS = 200
+"""Bad rows in a complaint, and how much of a bad value."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +110,13 @@ class Origin:
         shown = [int(row) for row in rows[:SHOWN_ROWS]]
         places = [f"line {line}" for line in self.lines(shown)] if self.lines else [f"row {row + 1}" for row in shown]
         if values is not None:
-            places = [f"{place} ({value!r})" for place, value in zip(places, values, strict=False)]
+            places = [f"{place} ({_brief(value)!r})" for place, value in zip(places, values, strict=False)]
         more = f" and {len(rows) - len(shown):,} more" if len(rows) > len(shown) else ""
         return BadInputError(f"{self.name}: {problem}: {', '.join(places)}{more}{'. ' + expected if expected else ''}")
+
+
+def _brief(value: Any) -> Any:
+    return value[:SHOWN_CHARACTERS] if isinstance(value, str | bytes | list) else value
 
 
 def normalise_query(text: str) -> str:
@@ -126,8 +136,7 @@ def check_log(
 ) -> EventLog:
     """Check and tidy two tables that already have the columns and types of `EVENTS` and `ITEMS`.
 
-    Nulls become ``""``; queries are normalised; the query of a recommendation event is dropped and counted; the clicks
-    of one session happen at its first click.
+    Nulls in texts become ``""``; queries are normalised; the query of a recommendation event is dropped and counted.
 
     Args:
         events: columns of `EVENTS`, perhaps of `OPTIONAL`, and no others that count; texts dictionary-encoded or not.
@@ -139,8 +148,9 @@ def check_log(
         items_from: for complaints about rows of `items`.
 
     Raises:
-        BadInputError: no events, an empty id, an unknown task code, a search event without query, an item twice in
-            `items`, an event whose item `items` lacks, or timestamps that cannot be times; with the first bad rows.
+        BadInputError: no events, an empty id or number, a column of another type, an unknown code of a task or split,
+            a search event without query, an item twice in `items`, an event whose item `items` lacks, or timestamps
+            that cannot be times; with the first bad rows.
     """
     events_from, items_from = events_from or Origin("events"), items_from or Origin("items")
     events, items = _conform(events, EVENTS, OPTIONAL, events_from), _conform(items, ITEMS, GENERATION, items_from)
@@ -151,7 +161,9 @@ def check_log(
     _check_unique(items["item_id"], items_from)
     _check_ids(events["user_id"], events_from, "user_id")
     _check_ids(events["item_id"], events_from, "item_id")
-    _check_tasks(events["task"], events_from)
+    _check_codes(events["task"], Task, events_from)
+    if "split" in events.column_names:
+        _check_codes(events["split"], Split, events_from)
     known = items["item_id"].combine_chunks()
     _refuse_texts(
         events["item_id"],
@@ -163,9 +175,6 @@ def check_log(
     events, dropped = _tidy_queries(events, events_from)
     if dropped:
         report = {**report, "queries_dropped_from_recommendation_events": dropped}
-    if "session" in events.column_names:
-        events, moved = _join_sessions(events)
-        report = {**report, "session_clicks_moved_to_the_first": moved} if moved else report
     return EventLog(events, items, report, TimeScale(unit, time_zone))
 
 
@@ -175,7 +184,19 @@ def _conform(table: pa.Table, schema: pa.Schema, optional: pa.Schema, origin: Or
     if missing:
         raise BadInputError(f"{origin.name} has no column {missing[0]!r}; its columns: {', '.join(table.column_names)}")
     fields = [*schema, *(field for field in optional if field.name in table.column_names)]
-    return pa.table([_column(table[field.name], field.type) for field in fields], schema=pa.schema(fields))
+    return pa.table([_checked_column(table[field.name], field, origin) for field in fields], schema=pa.schema(fields))
+
+
+def _checked_column(column: pa.ChunkedArray, field: pa.Field, origin: Origin) -> pa.ChunkedArray:
+    try:
+        column = _column(column, field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise BadInputError(
+            f"{origin.name}: column {field.name!r} is {column.type}, expected {field.type}: {error}"
+        ) from None
+    if column.null_count:  # of a number: an absent text is empty
+        raise origin.complaint(f"no {field.name}", _rows(pc.is_null(column)))
+    return column
 
 
 def _column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -232,10 +253,12 @@ def _refuse_texts(
         raise origin.complaint(problem, rows, values)
 
 
-def _check_tasks(task: pa.ChunkedArray, origin: Origin) -> None:
-    wild = _rows(pc.invert(pc.is_in(task, value_set=pa.array([int(code) for code in Task], pa.int8()))))
+def _check_codes(column: pa.ChunkedArray, kind: type[Task] | type[Split], origin: Origin) -> None:
+    wild = _rows(pc.invert(pc.is_in(column, value_set=pa.array([int(code) for code in kind], pa.int8()))))
     if len(wild):
-        raise origin.complaint("unknown task code", wild, task.take(pa.array(wild[:SHOWN_ROWS])).to_pylist())
+        expected = ", ".join(f"{int(code)} ({code.label})" for code in kind)
+        values = column.take(pa.array(wild[:SHOWN_ROWS])).to_pylist()
+        raise origin.complaint(f"unknown {kind.__name__.lower()} code", wild, values, expected=f"Expected {expected}")
 
 
 def _check_unique(ids: pa.ChunkedArray, origin: Origin) -> None:
@@ -262,32 +285,3 @@ def _tidy_queries(events: pa.Table, origin: Origin) -> tuple[pa.Table, int]:
     query = np.where(searches, query, 0).astype(np.int32)
     column = pa.DictionaryArray.from_arrays(pa.array(query), tidy.dictionary)
     return events.set_column(4, "query", pa.chunked_array([column])), dropped
-
-
-def _join_sessions(events: pa.Table) -> tuple[pa.Table, int]:
-    """Clicks of one user, session and query at the time of the first; and how many were moved there.
-
-    The session of a recommendation is dropped: it says nothing of a page of results.
-    """
-    session, names = codes_of(events["session"])
-    user, query = codes_of(events["user_id"])[0], codes_of(events["query"])[0]
-    none = names.index("").as_py()
-    if none < 0:
-        none, names = len(names), pa.concat_arrays([names, pa.array([""])])
-    session = np.where(events["task"].to_numpy() == Task.SEARCH, session, none).astype(np.int32)
-    events = events.set_column(
-        events.column_names.index("session"),
-        "session",
-        pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array(session), names)]),
-    )
-    rows = np.flatnonzero(session != none)
-    if not len(rows):
-        return events, 0
-    time = events["timestamp"].to_numpy().copy()
-    _, group = np.unique(user[rows].astype(np.int64) * len(names) + session[rows], return_inverse=True)
-    _, group = np.unique(group * (int(query.max()) + 1) + query[rows], return_inverse=True)
-    first = np.full(group.max() + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, group, time[rows])
-    moved = int((first[group] != time[rows]).sum())
-    time[rows] = first[group]
-    return events.set_column(2, "timestamp", pa.chunked_array([pa.array(time)])), moved

@@ -90,10 +90,11 @@ class Touched:
         left = self.num_items - self.counts[user]
         if len(user) and left.min() < count:
             worst = int(np.argmin(left))
+            fewer = f"Ask for at most {left[worst]:,}, or bring more items" if left[worst] else "Bring more items"
             raise BadInputError(
                 f"too few items for {count} negatives: the catalogue holds {self.num_items:,} and user "
                 f"{user_ids[user[worst]]!r} touched {self.counts[user[worst]]:,} of them, so {left[worst]:,} are left. "
-                "Ask for fewer negatives, or bring more items"
+                f"{fewer}"
             )
 
     def draw_others(
@@ -138,7 +139,7 @@ class Touched:
         gone = np.bincount(self.keys // (self.num_items + 1), weights[self.keys % (self.num_items + 1)])
         gone = np.append(gone, np.zeros(len(self.counts) - len(gone)))
         heaviest = np.sort(weights)[-count:].sum()  # at worst, these are drawn first
-        return np.asarray(weights.sum() - gone[user] - heaviest < weights.sum() / 20)
+        return np.asarray(weights.sum() - gone[user] - heaviest <= weights.sum() / 20)  # also where all weigh 0
 
     def _fill_by_rejection(
         self, drawn: np.ndarray, user: np.ndarray, rng: np.random.Generator, pool: Pool

@@ -150,6 +150,10 @@ def _draw_candidates(dataset: Dataset, spec: DataSpec, steps: Progress) -> None:
     folder.mkdir()
     for config in spec.candidates:
         with steps.stage(config.name, f"data: drawing candidates {config.name}"):
-            listed = CandidateList.draw(config, dataset, seed=spec.seed)
+            try:
+                listed = CandidateList.draw(config, dataset, seed=spec.seed)
+            except BadInputError as error:  # perhaps of a list that the spec does not name
+                told = " (one uniform list is always drawn; the spec may say which)" * (config.type == "uniform")
+                raise BadInputError(f"data.candidates: {config.name}{told}: {error}") from None
             listed.save(folder)
             dataset.manifest["candidates"][config.name] = listed.sha256

@@ -33,6 +33,18 @@ class Split(IntEnum):
 
 
 HELD_OUT = (Split.VALID, Split.TEST)
+SPELLINGS = {
+    "train": Split.TRAIN,
+    "training": Split.TRAIN,
+    "valid": Split.VALID,
+    "validation": Split.VALID,
+    "val": Split.VALID,
+    "dev": Split.VALID,
+    "test": Split.TEST,
+    "testing": Split.TEST,
+    "unused": Split.UNUSED,  # as `gensr data export` writes it
+}
+"""Words for them in logs and names of files."""
 
 
 def strict_past(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,11 @@ import numpy as np
 from gensr.errors import BadInputError, did_you_mean
 
 Unit = Literal["s", "ms", "us", "ns", "none"]
-PER_SECOND: dict[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+PER_SECOND: dict[Unit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 EARLIEST, LATEST = 788_918_400, 4_102_444_800
 """1995-01-01 and 2100-01-01 UTC in Unix seconds: what counts as a time; also tells units apart."""
+UNIX = 0.1
+"""Share of the numbers from which they are taken for times."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Rows(Protocol):
 def check_times(time: np.ndarray, unit: Unit | Literal["auto"], complaint: Rows) -> Unit:
     """The unit of timestamps int64 [E], recognised by their size where `unit` is ``auto``.
 
+    Numbers are positions where hardly any has the size of a Unix time; where many have, the others are mistakes.
+
     Raises:
         BadInputError: times of several units, negative ones, or ones outside 1995 to 2100; names the first rows.
     """
@@ -105,6 +109,8 @@ def check_times(time: np.ndarray, unit: Unit | Literal["auto"], complaint: Rows)
         per = PER_SECOND[found]
         bad = np.flatnonzero((time < EARLIEST * per) | (time >= LATEST * per))
         expected = f"The others are Unix times in {found}; expected from 1995 to 2100"
+        if unit == "auto":
+            expected += '. Where all are mere positions, set time_unit: "none"'
     if not len(bad):
         return found
     values = time[bad[:5]].tolist()
@@ -117,8 +123,7 @@ def check_times(time: np.ndarray, unit: Unit | Literal["auto"], complaint: Rows)
 
 
 def _recognise(time: np.ndarray) -> Unit:
-    """The unit in which at least half of the times lie between 1995 and 2100."""
-    for unit, per in PER_SECOND.items():
-        if 2 * int(((time >= EARLIEST * per) & (time < LATEST * per)).sum()) >= len(time):
-            return unit  # type: ignore[return-value]
-    return "none"
+    """The unit in which most of the times lie between 1995 and 2100, if at least `UNIX` do."""
+    fits = {unit: int(((time >= EARLIEST * per) & (time < LATEST * per)).sum()) for unit, per in PER_SECOND.items()}
+    best = max(fits, key=lambda unit: fits[unit])
+    return best if fits[best] >= UNIX * len(time) else "none"

@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from gensr.data.tasks import Task
+from gensr.data.times import TimeScale
 
 MEANINGS = {
     "random": "nothing: what chance gives",
@@ -33,6 +34,8 @@ MEANINGS = {
     "no_query": "all but the query (there is none): what the history alone answers",
     "no_history": "all but the history: what is lost, the history was worth",
 }
+TIMES = ("first_time", "last_time")
+"""Entries of the audit that are times."""
 
 
 def primary_metric(metrics: Mapping[str, Any]) -> str:
@@ -121,6 +124,7 @@ def report(
     *,
     title: str,
     audit: Mapping[str, Any] | None = None,
+    scale: TimeScale | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of ``report.md``.
@@ -129,6 +133,7 @@ def report(
         metrics: content of ``metrics.json``.
         title: first heading.
         audit: the data's audit, from its manifest.
+        scale: what the audit's times count; they are told as numbers where that is unknown.
         facts: anything else worth a line each, such as device, seconds and parameters; nested as you like.
     """
     parts = [f"# {title}", "## Results"]
@@ -139,7 +144,7 @@ def report(
         parts += ["## Not measured", "\n".join(f"- {name}: {why}" for name, why in metrics["missing"].items())]
     parts += ["## Audits", audit_table(metrics)]
     if audit:
-        parts += ["### Data", audit_text(audit)]
+        parts += ["### Data", audit_text(audit, scale)]
     if facts:
         parts += ["## Run", "\n".join(f"- {name}: {_value(value)}" for name, value in _flat(facts))]
     return "\n\n".join(parts) + "\n"
@@ -159,15 +164,25 @@ def _reading(metrics: Mapping[str, Any]) -> str:
     return f"One relevant item a request. {ties} {interval}A dash: the ranker does not do this task."
 
 
-def audit_text(audit: Mapping[str, Any]) -> str:
-    """The audit of `gensr.data.audit`: requests by split and task, then the log, each entry with its meaning."""
+def audit_text(audit: Mapping[str, Any], scale: TimeScale | None = None) -> str:
+    """The audit of `gensr.data.audit`: requests by split and task, then the log, each entry with its meaning.
+
+    Args:
+        audit: from the data's manifest.
+        scale: what its times count; they are told as numbers where that is unknown.
+    """
+
+    def told(name: str, found: Mapping[str, Any]) -> str:
+        if name not in found:
+            return "-"
+        if name in TIMES and scale is not None and scale.unit != "none":
+            return scale.describe(found[name])
+        return _value(found[name])
+
     meaning = audit["meaning"]
     columns = {f"{split} {task}": found for split, tasks in audit["splits"].items() for task, found in tasks.items()}
     names = list(dict.fromkeys(name for found in columns.values() for name in found))
-    rows = [
-        [name, *(_value(found[name]) if name in found else "-" for found in columns.values()), meaning.get(name, "")]
-        for name in names
-    ]
+    rows = [[name, *(told(name, found) for found in columns.values()), meaning.get(name, "")] for name in names]
     requests = markdown_table(["requests", *columns, "meaning"], rows, left=(0, len(columns) + 1))
     log = [[name, _value(value), meaning.get(name, "")] for name, value in audit["log"].items()]
     tables = [requests, markdown_table(["log", "count", "meaning"], log, left=(0, 2))]

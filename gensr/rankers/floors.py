@@ -56,6 +56,13 @@ def _signed(unsigned: int) -> int:
     return unsigned - (1 << 64) if unsigned >> 63 else unsigned
 
 
+def visible_items(batch: Batch) -> Tensor:
+    """Items of the history [B, N], all clicks of a search session among them; 0 = padding."""
+    if batch.hist_clicks is None:
+        return batch.hist_item.masked_fill(~batch.hist_mask, 0)  # [B, L]
+    return batch.hist_clicks.masked_fill(~batch.hist_mask.unsqueeze(2), 0).flatten(1)  # [B, L * K]
+
+
 class RandomRanker(Ranker):
     """Scores by a hash of the request (of the user, where a request has no number) and the candidate.
 
@@ -85,10 +92,7 @@ class InHistoryRanker(Ranker):
 
     def score(self, batch: Batch) -> Tensor:
         """See `Ranker.score`."""
-        met = batch.hist_item.masked_fill(~batch.hist_mask, 0)  # [B, L]
-        if batch.hist_clicks is not None:  # the first click is one of them
-            met = batch.hist_clicks.masked_fill(~batch.hist_mask.unsqueeze(2), 0).flatten(1)  # [B, L * K]
-        ordered = met.sort(dim=1).values
+        ordered = visible_items(batch).sort(dim=1).values
         at = torch.searchsorted(ordered, batch.cand).clamp(max=ordered.shape[1] - 1)
         seen = (ordered.gather(1, at) == batch.cand) & (batch.cand > 0)
         return mask_padding(seen.float(), batch)
@@ -237,10 +241,9 @@ class CFRanker(Ranker):
 
     def score(self, batch: Batch) -> Tensor:
         """See `Ranker.score`."""
-        size = len(self.vectors)
-        mask = batch.hist_mask.unsqueeze(2)  # [B, L, 1]
-        history = self.vectors[known_rows(batch.hist_item, size)] * mask  # [B, L, d]
-        profile = history.sum(dim=1) / mask.sum(dim=1).clamp(min=1)  # [B, d]
+        size, items = len(self.vectors), visible_items(batch)  # [B, N]
+        history = self.vectors[known_rows(items, size)]  # [B, N, d], zeros on padding
+        profile = history.sum(dim=1) / (items > 0).sum(dim=1, keepdim=True).clamp(min=1)  # [B, d]
         candidates = self.vectors[known_rows(batch.cand, size)]  # [B, C, d]
         return mask_padding(torch.einsum("bd,bcd->bc", profile, candidates), batch)
 

@@ -75,9 +75,12 @@ class CFVectors(nn.Module):
         return torch.where(known, vectors / self.scale, self.unknown)
 
     def history(self, batch: Batch, fold: Tensor | None) -> Parts:
-        """One vector an event."""
-        place = torch.arange(batch.hist_item.shape[1], device=batch.hist_item.device).expand_as(batch.hist_item)
-        return Parts(self(batch.hist_item, fold), batch.hist_mask, place)
+        """One vector an event; of a search with several clicks their mean."""
+        if batch.hist_clicks is None:
+            vectors = self(batch.hist_item, fold)
+        else:
+            vectors = _mean_of_clicks(self(batch.hist_clicks.flatten(1), fold), batch.hist_clicks)
+        return Parts(vectors, batch.hist_mask, _events(batch.hist_item, 1))
 
     def candidates(self, batch: Batch, fold: Tensor | None) -> Tensor:
         """[B, C, d]."""
@@ -109,8 +112,14 @@ class TextVectors(nn.Module):
         return cast(Tensor, known / self.scale)
 
     def history(self, batch: Batch, fold: Tensor | None) -> Parts:
-        """The vectors of all events in order, packed to the left."""
+        """The vectors of all events in order, packed to the left.
+
+        Of a search with several clicks their mean, or the first click where an item has many vectors.
+        """
         items, real = batch.hist_item, batch.hist_mask
+        if batch.hist_clicks is not None and self.units == 1:
+            vectors = _mean_of_clicks(self.encoder(batch.hist_clicks.flatten(1)), batch.hist_clicks)
+            return Parts(vectors / self.scale, real, _events(items, 1))
         beyond = items > self.num_items
         vectors, mask = self.encoder.parts(torch.where(beyond, 0, items))  # [B, L, n, d], [B, L, n]
         if batch.extra is not None and batch.extra.items:
@@ -132,6 +141,13 @@ def _size(table: Tensor) -> float:
     """Root mean square of the rows that hold something; 1 where none does."""
     size = table[table.abs().sum(1) > 0].square().mean().sqrt()
     return float(size) if size > 0 else 1.0
+
+
+def _mean_of_clicks(vectors: Tensor, clicks: Tensor) -> Tensor:
+    """Vectors [B, L * K, d] of clicked items [B, L, K], 0 = none, to one vector an entry [B, L, d]."""
+    real = (clicks > 0).unsqueeze(-1).to(vectors.dtype)
+    vectors = vectors.view(*clicks.shape, -1)
+    return (vectors * real).sum(2) / real.sum(2).clamp(min=1)
 
 
 def _events(items: Tensor, units: int) -> Tensor:

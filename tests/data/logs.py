@@ -38,6 +38,22 @@ class MemorySource(SourceConfig):
         return check_log(events, pa.table(list(zip(*catalogue, strict=True)), schema=ITEMS), {"made": "in memory"})
 
 
+class ColumnedSource(MemorySource):
+    """Rows with optional columns, each where it is given."""
+
+    sessions: tuple[str, ...] | None = None
+    orders: tuple[int, ...] | None = None
+    splits: tuple[int, ...] | None = None
+
+    def read(self) -> EventLog:
+        log = super().read()
+        events = log.events
+        for name, values in (("session", self.sessions), ("order", self.orders), ("split", self.splits)):
+            if values is not None:
+                events = events.append_column(name, pa.array(values))
+        return check_log(events, log.items, log.report)
+
+
 def data_spec(rows: list[Row], *, count: int = 2, items: int = 12, **options: Any) -> DataSpec:
     source = MemorySource(rows=tuple(rows), items=items, catalogue=options.pop("catalogue", None))
     return DataSpec(source=source, candidates=(UniformConfig(count=count),), **options)

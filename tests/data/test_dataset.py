@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensr.data.config import UniformConfig
-from gensr.data.dataset import Dataset, Split
+from gensr.data.dataset import SCHEMA, Dataset, Split
 from gensr.data.prepare import data_fingerprint, prepare
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
-from tests.data.logs import data_spec, prepared, random_rows, recs, searches
+from tests.data.logs import ColumnedSource, data_spec, prepared, random_rows, recs, searches
 
 ROWS = recs("zoe", "3 1 2 5") + searches("adam", "7 8 9", query="red  thing ") + searches("zoe", "2", "blue", start=2)
 
@@ -60,7 +60,17 @@ def test_equal_specs_give_equal_bytes(tmp_path):
         assert path.read_bytes() == (second.folder / path.relative_to(first.folder)).read_bytes()
 
 
-@settings(max_examples=40, deadline=None)
+def test_equal_events_of_several_splits_are_ordered_whatever_the_file_s_order(tmp_path):
+    rows = (*recs("u", "1 2 3"), *recs("u", "4") * 2)
+    splits = []
+    for name, codes in (("one", (0, 0, 1, 0, 2)), ("other", (0, 0, 1, 2, 0))):
+        source = ColumnedSource(rows=rows, splits=codes)
+        spec = data_spec(ROWS, split="given").model_copy(update={"source": source})
+        splits.append(prepare(spec, tmp_path / name).split.tolist())
+    assert splits[0] == splits[1]
+
+
+@settings(max_examples=20, deadline=None)
 @given(rows=random_rows(), random=st.randoms(use_true_random=False))
 def test_shuffled_rows_give_the_same_data(rows, random, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
@@ -169,7 +179,7 @@ def test_another_layout_must_be_prepared_anew(tmp_path):
     folder = prepared(ROWS, tmp_path / "d").folder
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
-    with pytest.raises(BadInputError, match="has layout 99, this version reads 2: prepare the data again"):
+    with pytest.raises(BadInputError, match=f"has layout 99, this version reads {SCHEMA}: prepare the data again"):
         Dataset.open(folder)
 
 

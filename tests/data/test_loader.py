@@ -143,6 +143,7 @@ def test_evaluation_can_ask_one_task_and_a_fixed_draw(data):
         return torch.cat([b.request for b in batches]).tolist(), torch.cat([b.task for b in batches]).tolist()
 
     assert set(asked(tasks=[Task.SEARCH])[1]) == {Task.SEARCH}
+    assert set(asked(tasks=iter(Task))[1]) == set(Task)
     requests, tasks = asked(limit=3, seed=5)
     assert sorted(tasks) == [1, 1, 1, 2, 2, 2]
     assert requests == sorted(requests)

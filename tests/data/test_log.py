@@ -35,6 +35,7 @@ def test_checking_twice_changes_nothing():
     ("rows", "ids", "message"),
     [
         ([("u", "a", 1, 1, "")], ["a", "a"], "items: duplicate item_id: row 2 ('a')"),
+        ([("u", "a", 1, 1, ""), ("u", "a", None, 1, "")], ["a"], "events: no timestamp: row 2"),
         ([("u", "a", 1, 1, "")], ["a", " "], "items: empty item_id: row 2"),
         ([("", "a", 1, 1, "")], ["a"], "events: empty user_id: row 1"),
         ([("u", "b", 1, 1, "")], ["a"], r"events: items that items lacks: row 1 \('b'\)"),
@@ -45,6 +46,18 @@ def test_checking_twice_changes_nothing():
 def test_what_a_log_must_not_hold_is_named(rows, ids, message):
     with pytest.raises(BadInputError, match=message.replace("('a')", r"\('a'\)")):
         check_log(events(*rows), items(*ids), {})
+
+
+def test_a_column_that_cannot_be_read_as_its_type_is_named():
+    table = events(("u", "a", 1, 1, "")).set_column(2, "timestamp", pa.array([1.5]))
+    with pytest.raises(BadInputError, match="events: column 'timestamp' is double, expected int64"):
+        check_log(table, items("a"), {})
+
+
+def test_an_unknown_split_code_is_refused():
+    table = events(("u", "a", 1, 1, "")).append_column("split", pa.array([9]))
+    with pytest.raises(BadInputError, match=r"unknown split code: row 1 \(9\)\. Expected 0 \(train\), 1 \(valid\)"):
+        check_log(table, items("a"), {})
 
 
 def test_a_table_without_rows_or_with_a_missing_column_is_named():

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 
 from gensr.data.bm25 import BM25Index
 from gensr.data.catalogue import Catalogue
-from gensr.data.config import BM25CandidatesConfig, PopularCandidatesConfig, SameCategoryConfig
+from gensr.data.config import BM25CandidatesConfig, PopularCandidatesConfig, SameCategoryConfig, UniformConfig
 from gensr.data.negatives import Pool, Touched
+from gensr.data.prepare import prepare
 from gensr.data.recipes import Categories
 from gensr.data.split import HELD_OUT, Split
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError, MissingExtraError
+from gensr.spec import DataSpec
 from gensr.testing.data import tiny_dataset
-from tests.data.logs import prepared, random_rows, recs, searches
+from tests.data.logs import ColumnedSource, prepared, random_rows, recs, searches
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,13 @@ def test_items_nobody_trains_on_fill_up_uniformly(tmp_path):
     others = [counts[item] for item in range(1, 13) if item not in trained | touched_by(data, event)]
     assert len(others) == 8
     assert np.ptp(others) < 250
+
+
+def test_where_nothing_trains_all_are_equally_popular(tmp_path):
+    source = ColumnedSource(rows=tuple(recs("u", "1 2 3 4")), splits=(1, 1, 2, 2))
+    spec = DataSpec(source=source, split="given", candidates=(PopularCandidatesConfig(count=2), UniformConfig(count=1)))
+    _, candidates = prepare(spec, tmp_path / "d").candidates("popularity-2").lists[Split.TEST]
+    assert ((candidates > 4).sum(axis=1) == 2).all()
 
 
 def test_what_is_popular_is_drawn_more_often(shop):

@@ -51,6 +51,16 @@ def test_negative_positions_are_refused_unless_they_are_meant():
     assert check_times(np.array([0, 1, -1]), "none", COMPLAIN) == "none"
 
 
+@pytest.mark.parametrize("wild", [0, -1, NOW * 10])
+def test_a_log_whose_clock_was_broken_most_of_the_time_is_no_log_of_positions(wild):
+    assert 'set time_unit: "none"' in failure([wild] * 6 + [NOW] * 4)
+    assert check_times(np.array([NOW] + [17] * 20), "auto", COMPLAIN) == "none"
+
+
+def test_three_units_are_mixed_units():
+    assert failure([NOW, NOW * 10**3, NOW * 10**6]).startswith("log.csv: mixed time units, s and ms: line 3")
+
+
 @pytest.mark.parametrize("wild", [0, 5_000_000_000])
 def test_a_broken_clock_is_named(wild):
     assert f"timestamps that are no times: line 3 ({wild})" in failure([NOW, wild, NOW])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from gensr.data.times import TimeScale
 from gensr.evaluation.report import audit_text, markdown_table, report, results_table
 from gensr.testing.data import tiny_dataset
 
@@ -93,6 +94,12 @@ def test_the_audit_of_prepared_data_can_be_told(tmp_path):
     text = audit_text(tiny_dataset(tmp_path / "data").manifest["audit"])
     assert "twin_leaks" in text
     assert "must be 0" in text
+
+
+def test_times_are_told_in_words_where_it_is_known_what_they_count():
+    audit = {"log": {}, "meaning": {}, "splits": {"test": {"search": {"first_time": 1_700_000_000}}}}
+    assert "| 2023-11-15 06:13:20+08:00 |" in audit_text(audit, TimeScale("s", "Asia/Shanghai"))
+    assert "| 1,700,000,000 |" in audit_text(audit, TimeScale())
 
 
 def test_a_bar_in_a_cell_does_not_break_the_table():

@@ -189,6 +189,12 @@ class TestCF:
             expected = [np.mean([float(table[h] @ table[c]) for h in (1, 3, 4)]) for c in (1, 2, 3, 4)]
             assert CFRanker(self.ITEMS, similarity).score(batch)[0].tolist() == pytest.approx(expected)
 
+    def test_every_click_of_a_session_counts(self):
+        batch = batch_of(REC, [1, 2], history=[3, 1])
+        batch = batch.replace(hist_clicks=torch.tensor([[[3, 0, 0], [1, 2, 0]]]))
+        expected = [np.mean([float(self.ITEMS[h] @ self.ITEMS[c]) for h in (3, 1, 2)]) for c in (1, 2)]
+        assert CFRanker(self.ITEMS, "dot").score(batch)[0].tolist() == pytest.approx(expected)
+
     def test_unknown_items_and_empty_histories_are_similar_to_nothing(self):
         ranker = CFRanker(self.ITEMS, "dot")
         assert ranker.score(batch_of(REC, [1, 9], history=[2, 8]))[0].tolist() == [1.5, 0]

@@ -250,6 +250,17 @@ def test_folds_cut_the_interactions_into_nearly_equal_disjoint_parts(dataset):
     assert torch.equal(pair_folds(users, items, 4), pair_folds(users, items, 4))
 
 
+def test_a_search_with_several_clicks_is_read_as_their_mean(dataset):
+    ranker, batch = build(dataset).eval(), some_batch(dataset)
+    alone = torch.nn.functional.pad(batch.hist_item.unsqueeze(2), (0, 2))  # [B, L, 3]
+    assert torch.equal(margins(ranker, batch.replace(hist_clicks=alone)), margins(ranker, batch))
+    twice = alone.clone()
+    twice[:, :, 1] = torch.where(batch.hist_mask, batch.hist_item % dataset.num_items + 1, 0)
+    scores = margins(ranker, batch.replace(hist_clicks=twice))
+    assert not torch.allclose(scores, margins(ranker, batch))
+    assert torch.allclose(margins(ranker, batch.replace(hist_clicks=twice.flip(2))), scores, atol=1e-5)
+
+
 def test_alignment_undoes_a_rotation():
     generator = torch.Generator().manual_seed(0)
     items = torch.randn(30, 5, generator=generator)

@@ -28,12 +28,13 @@ from gensr.data.sources.amazon_files import (
     read_items,
     read_reviews,
 )
-from gensr.data.sources.config import AmazonConfig
+from gensr.data.sources.published import AmazonConfig
 from gensr.data.sources.text import Dropped, content_hash, existing
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
 
-REVIEW_FILE = re.compile(r"(reviews_.+|.+_5)\.jsonl?(\.gz|\.zst)?")
+REVIEWS_OF_2014 = re.compile(r"reviews_.+\.json(\.gz|\.zst)?")
+"""Names that nobody else uses; those of later publications say little without their metadata."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ def read_log(config: AmazonConfig) -> EventLog:
     layout = LAYOUTS[version]
     reviews, review_lines = read_reviews(path, layout, dropped, min_rating=config.min_rating)
     if not reviews.num_rows:
-        reasons = "; ".join(f"{reason}: {count['rows']:,}" for reason, count in dropped.report().items())
-        raise BadInputError(f"{path}: no review is left of {review_lines:,} lines. {reasons}")
+        raise BadInputError(f"{path}: no review is left of {review_lines:,} lines. {dropped.reasons()}")
     item, ids = codes_of(reviews["item_id"])
     items, counts, item_lines = read_items(metadata, layout, dropped, ids, all_items=config.all_items)
     row_of = pc.index_in(ids, value_set=items["item_id"].combine_chunks()).to_numpy(zero_copy_only=False)
@@ -106,7 +106,7 @@ def identity(config: AmazonConfig) -> str:
 
 
 def looks_like(path: Path) -> Path | None:
-    """The file of reviews at `path`, if it carries its published name and its metadata lies beside it."""
+    """The file of reviews at `path`, if it carries its published name; but for 2014, beside its metadata."""
     try:
         if path.is_file():
             return path if _is_review_file(path) else None
@@ -120,8 +120,7 @@ def looks_like(path: Path) -> Path | None:
 
 
 def _is_review_file(path: Path) -> bool:
-    known = REVIEW_FILE.fullmatch(path.name) is not None or path.name.lower().endswith((".jsonl", ".jsonl.gz"))
-    return known and metadata_beside(path) is not None
+    return REVIEWS_OF_2014.fullmatch(path.name) is not None or metadata_beside(path) is not None
 
 
 def _words(config: AmazonConfig, stop_words: Path | None) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 import html
-import json
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,16 @@ import pyarrow.compute as pc
 
 from gensr.data.log import ITEMS, TEXT, one_dictionary
 from gensr.data.queries import Wording, words_of
-from gensr.data.sources.text import Dropped, TableBuilder, find_optional, format_suffix, text_lines
+from gensr.data.sources.items import complete, without_text
+from gensr.data.sources.text import (
+    Dropped,
+    TableBuilder,
+    encodable,
+    find_optional,
+    format_suffix,
+    json_object,
+    text_lines,
+)
 from gensr.errors import BadInputError
 
 Version = Literal["2014", "2018", "2023"]
@@ -33,10 +42,10 @@ REVIEWS = pa.schema([("user_id", TEXT), ("item_id", TEXT), ("timestamp", pa.int6
 MAX_LITERAL = 1 << 18
 """Longest Python literal in bytes: its parsed form takes a hundred times its length. The longest published lines,
 items with long descriptions, have some 30,000."""
-RECORD_ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
+LITERAL_ERRORS = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 FIRST_ASIN = re.compile(r"\{'asin': '([^'\\]+)'")
 SCRIPT = re.compile(r"getTime\(|\bfunction\s*\(|\bvar \w+ ?=")
-TAGS = re.compile(r"</?[a-zA-Z][^>]*>")
+TAGS = re.compile(r"</?[a-zA-Z][^<>]*>")
 """Scripts and tags are what scraping left in some titles and categories of 2018."""
 
 
@@ -90,19 +99,15 @@ class Metadata:
 def parse_record(text: str) -> dict[str, Any] | None:
     """The JSON object or Python dictionary of plain values on a line; None where it is neither. Executes nothing."""
     text = text.strip()
-    try:
-        record = json.loads(text) if not text.startswith("{'") else _literal(text)
-    except RECORD_ERRORS:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _literal(text: str) -> Any:
+    if not text.startswith("{'"):
+        return json_object(text)
     if len(text) > MAX_LITERAL:
-        raise ValueError
-    with warnings.catch_warnings():  # of odd escapes inside texts
-        warnings.simplefilter("ignore")
-        return ast.literal_eval(text)
+        return None
+    with warnings.catch_warnings(), suppress(*LITERAL_ERRORS):
+        warnings.simplefilter("ignore")  # of odd escapes inside texts
+        record = ast.literal_eval(text)
+        return record if isinstance(record, dict) else None
+    return None
 
 
 def records(path: Path, dropped: Dropped) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -226,7 +231,7 @@ def metadata_beside(reviews: Path) -> Path | None:
 
 def _id(value: Any) -> str:
     """An id as it stands, ``""`` where it is no text that can be stored."""
-    return value.strip() if isinstance(value, str) and _storable(value) == value else ""
+    return value.strip() if isinstance(value, str) and encodable(value) else ""
 
 
 def _whole(value: Any) -> int | None:
@@ -268,7 +273,7 @@ def _levels(value: Any) -> list[Any]:
 
 def _joined(value: Any) -> str:
     """Our categories text: ``|`` between the levels of a hierarchy, ``||`` between hierarchies; no empty levels."""
-    paths = ([_clean(level).replace("|", " ").strip() for level in path] for path in _paths(value))
+    paths = ([_clean(level.replace("|", " ")) for level in path if isinstance(level, str)] for path in _paths(value))
     return "||".join("|".join(named) for path in paths if (named := [level for level in path if level]))
 
 
@@ -286,24 +291,26 @@ def read_items(
 
     Returns:
         `ITEMS`; counts for the report; lines of the file.
+
+    Raises:
+        BadInputError: the metadata describe none of them.
     """
     if path is None:
-        return _bare(reviewed), {"without_metadata": len(reviewed)}, 0
+        return without_text(reviewed), {"without_metadata": len(reviewed)}, 0
     wanted = None if all_items else set(reviewed.to_pylist())
     found = read_metadata(path, layout, dropped, wanted=wanted)
-    missing = reviewed.filter(pc.invert(pc.is_in(reviewed, value_set=found.items["item_id"].combine_chunks())))
-    items = pa.concat_tables([found.items, _bare(missing)]).combine_chunks()
+    items, missing = complete(found.items, reviewed)
+    if missing == len(reviewed):
+        raise BadInputError(
+            f"{path}: none of its {found.lines:,} lines describes one of the {missing:,} items of the events, by "
+            f"{layout.item}; is it the metadata of another shop or publication? {dropped.reasons()}".rstrip()
+        )
     counts = {
         "items": items.num_rows,
-        "without_metadata": len(missing),
+        "without_metadata": missing,
         "without_title": int(pc.sum(pc.equal(items["title"], "")).as_py() or 0),
         "without_categories": int(pc.sum(pc.equal(items["categories"], "")).as_py() or 0),
         "repeated_metadata_lines": found.repeated,
         "texts_with_page_code": found.page_code,
     }
     return items, counts, found.lines
-
-
-def _bare(ids: pa.Array) -> pa.Table:
-    nothing = pa.repeat(pa.scalar("", pa.string()), len(ids))
-    return pa.table([ids.cast(pa.string()), nothing, nothing], schema=ITEMS)

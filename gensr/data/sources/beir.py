@@ -6,7 +6,6 @@ from the files. That makes them comparable with published search numbers, and us
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -18,34 +17,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gensr.data.log import ITEMS, EventLog, check_log, normalise_query
-from gensr.data.sources.config import BeirConfig
+from gensr.data.sources.published import BeirConfig
 from gensr.data.sources.text import (
     SHOWN_LINES,
     Dropped,
     TableBuilder,
     content_hash,
+    encodable,
     existing,
     find_file,
     find_optional,
     format_suffix,
+    json_object,
+    names_in,
     text_lines,
 )
-from gensr.data.split import Split
+from gensr.data.split import SPELLINGS, Split
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
 
 CORPUS = ("corpus.jsonl", "collection.tsv", "corpus.tsv")
 TEXT_SUFFIXES = (".jsonl", ".tsv")
-SPLITS = {
-    "train": Split.TRAIN,
-    "dev": Split.VALID,
-    "valid": Split.VALID,
-    "validation": Split.VALID,
-    "val": Split.VALID,
-    "test": Split.TEST,
-}
-"""Words in the names of files of judgements."""
-
 PAIRS = pa.schema([("query_id", pa.string()), ("item_id", pa.string()), ("split", pa.int8()), ("line", pa.int64())])
 QUERIES = pa.schema([("query_id", pa.string()), ("query", pa.string()), ("line", pa.int64())])
 DOCUMENTS = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("line", pa.int64())])
@@ -82,10 +74,9 @@ def read_log(config: BeirConfig) -> EventLog:
     again = "judged again in another file of the same split"
     events = _first_of_each(pa.concat_tables(kept), ["query_id", "item_id", "split"], again, dropped)
     if not events.num_rows:
-        reasons = "; ".join(f"{reason}: {count['rows']:,}" for reason, count in dropped.report().items())
+        why = dropped.reasons() or "No judgement stands in the files"
         raise BadInputError(
-            f"{config.path}: no relevant pair is left. {reasons or 'No judgement stands in the files'}; judged below "
-            f"min_score {config.min_score}: {weak:,}"
+            f"{config.path}: no relevant pair is left. {why}; judged below min_score {config.min_score}: {weak:,}"
         )
     events = events.append_column(
         "query", queries["query"].take(pc.index_in(events["query_id"], value_set=queries["query_id"].combine_chunks()))
@@ -112,12 +103,9 @@ def identity(config: BeirConfig) -> str:
 
 def looks_like(path: Path) -> bool:
     """Whether a folder holds a collection's files under their published names."""
-    try:
-        names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    except OSError:
-        return False
-    corpus = any(name.startswith(CORPUS) for name in names)
-    return corpus and any(name.startswith("queries") for name in names) and any("qrels" in name for name in names)
+    names = names_in(path)
+    queries, qrels = (any(word in name for name in names) for word in ("queries", "qrels"))
+    return not names.isdisjoint(CORPUS) and queries and qrels
 
 
 def find_files(config: BeirConfig) -> Files:
@@ -146,7 +134,7 @@ def _queries_in(folder: Path) -> tuple[Path, ...]:
 def _qrels_in(folder: Path, config: BeirConfig) -> Iterator[tuple[Split, Path]]:
     if config.qrels:
         for name, file in config.qrels.items():
-            yield SPLITS[name], existing(folder / file, f"data.source.qrels.{name}")
+            yield SPELLINGS[name], existing(folder / file, f"data.source.qrels.{name}")
         return
     inside = folder / "qrels"
     found = [path for path in (inside if inside.is_dir() else folder).iterdir() if path.is_file()]
@@ -160,7 +148,7 @@ def _qrels_in(folder: Path, config: BeirConfig) -> Iterator[tuple[Split, Path]]:
         )
     for path in found:
         words = re.split(r"[^a-z]+", path.name.lower())
-        splits = {SPLITS[word] for word in words if word in SPLITS}
+        splits = {SPELLINGS[word] for word in words if word in SPELLINGS}
         if len(splits) != 1:
             raise BadInputError(
                 f"{path}: its name does not say whether it is train, dev or test; say it in data.source.qrels: "
@@ -179,7 +167,9 @@ def _read_qrels(
     """
     builder, below, count, width = TableBuilder(PAIRS), 0, 0, 0
     for line, text in text_lines(path):
-        cells = text.split("\t") if "\t" in text else text.split()
+        cells = [cell.strip() for cell in text.split("\t")] if "\t" in text else text.split()
+        if not any(cells):
+            continue
         if not width:
             width = len(cells)
             if width not in (3, 4):
@@ -187,7 +177,7 @@ def _read_qrels(
                     f"{path}: line {line} has {width} columns; expected 3 (query-id, corpus-id, score) or 4 (query, 0, "
                     "document, score), separated by tabs or spaces"
                 )
-            if cells[0].strip().lower().startswith(("query", "qid")) and _score(cells[-1]) is None:
+            if cells[0].lower().startswith(("query", "qid")) and _score(cells[-1]) is None:
                 continue
         count += 1
         score = _score(cells[-1])
@@ -198,7 +188,7 @@ def _read_qrels(
         elif score < min_score:
             below += 1
         else:
-            builder.add(cells[0].strip(), cells[-2].strip(), int(split), line)
+            builder.add(cells[0], cells[-2], int(split), line)
     rows[_name(path)] = count
     return _first_of_each(builder.table(), ["query_id", "item_id"], f"{_name(path)}: judged twice", dropped), below
 
@@ -272,11 +262,8 @@ def _tsv_line(line: str) -> tuple[str, str, str] | str:
 
 def _json_line(line: str) -> tuple[str, str, str] | str:
     """Id, title and text, or what is wrong with the line."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return "no JSON object"
-    if not isinstance(entry, dict):
+    entry = json_object(line)
+    if entry is None:
         return "no JSON object"
     key, title, text = entry.get("_id"), entry.get("title") or "", entry.get("text") or ""
     key = str(key) if isinstance(key, int) and not isinstance(key, bool) else key
@@ -284,16 +271,7 @@ def _json_line(line: str) -> tuple[str, str, str] | str:
         return "no _id"
     if not isinstance(title, str) or not isinstance(text, str):
         return "a title or text that is no text"
-    return (key.strip(), title, text) if _encodable(key + title + text) else "half a Unicode character"
-
-
-def _encodable(text: str) -> bool:
-    """Whether UTF-8 can hold it: JSON can spell halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return (key.strip(), title, text) if encodable(key + title + text) else "half a Unicode character"
 
 
 def _first_of_each(table: pa.Table, keys: list[str], reason: str, dropped: Dropped) -> pa.Table:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from gensr.data.sources.formats import TableFile
+from gensr.data.sources.formats import TableFile, listed
 from gensr.errors import BadInputError, did_you_mean
 
 ALIASES = {
@@ -32,7 +32,7 @@ def match(file: TableFile, wanted: Iterable[str], required: Iterable[str], given
         BadInputError: a given column, or one of `required`, is not there.
     """
     columns = file.columns
-    there = f"Columns: {', '.join(columns)}"
+    there = f"Columns: {listed(columns)}"
     found = {}
     for name in wanted:
         own = given[name] if name in given else guess(name, columns)
@@ -50,10 +50,10 @@ def match(file: TableFile, wanted: Iterable[str], required: Iterable[str], given
     return found
 
 
-def guess(name: str, columns: list[str]) -> str | None:
-    """The column whose name is a usual one for `name`."""
+def guess(name: str, columns: list[str], usual: Mapping[str, Sequence[str]] = ALIASES) -> str | None:
+    """The column whose name is a `usual` one for `name`."""
     simple = {_simple(column): column for column in reversed(columns)}
-    return next((simple[_simple(alias)] for alias in ALIASES[name] if _simple(alias) in simple), None)
+    return next((simple[_simple(alias)] for alias in usual[name] if _simple(alias) in simple), None)
 
 
 def _simple(column: str) -> str:

@@ -5,6 +5,7 @@ What pyarrow would take without a word is refused: NUL bytes, endless lines, a q
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from array import array
@@ -14,17 +15,19 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 import pyarrow as pa
-import pyarrow.csv
+from pyarrow.csv import ConvertOptions, InvalidRow, ParseOptions, ReadOptions, open_csv
 
 from gensr.data.log import SHOWN_ROWS
 from gensr.data.sources.formats import TableFile
 from gensr.data.sources.text import MAX_LINE, open_binary, readable, text_lines
 from gensr.errors import BadInputError
+from gensr.progress import rows_read
 
 BLOCK = 8 << 20
 MISFIT = re.compile(r"column #(\d+): Row #(\d+): CSV conversion error to (.+?): invalid value '(.*)'", re.DOTALL)
 END = "\x00end"
-"""A line that no file holds, for NUL bytes are refused."""
+"""What no file holds, for NUL bytes are refused."""
+csv.field_size_limit(max(csv.field_size_limit(), BLOCK))  # so that it explains all that pyarrow reads
 
 
 class DelimitedFile(TableFile):
@@ -48,18 +51,28 @@ class DelimitedFile(TableFile):
         names = next(self._records(), (1, []))[1]
         if not names:
             raise BadInputError(f"{self.path} is empty: it holds no header")
+        if any("\n" in name for name in names):
+            self._refuse_open_quote()
         return names
 
     def _batches(self, columns: Mapping[str, pa.DataType | None], lists: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
         """See `TableFile.batches`; cells of these files are never lists."""
-        from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
-
         kinds = {name: pa.string() if kind is None else kind for name, kind in columns.items()}
         names = None if self.header is None else list(self.header)
+        # A row too long for any header: unless a quote left open swallows it, pyarrow asks what to do with it.
+        last = END + self.delimiter * len(self.columns)
+        ended = []
+
+        def skip_last(row: InvalidRow) -> str:
+            if row.text != last:
+                return "error"
+            ended.append(row)
+            return "skip"
+
         try:
             with readable(self.path), open_binary(self.path) as stream:
-                source = CheckedStream(stream, self._refuse_broken_text)
-                yield from open_csv(
+                source = CheckedStream(stream, self._refuse_broken_text, encoding=self.encoding, end=f"\n{last}\n")
+                reader = open_csv(
                     pa.PythonFile(source, mode="r"),
                     read_options=ReadOptions(
                         block_size=BLOCK, use_threads=False, column_names=names, encoding=self.encoding
@@ -68,19 +81,21 @@ class DelimitedFile(TableFile):
                         delimiter=self.delimiter,
                         quote_char='"' if self.quotes else False,
                         newlines_in_values=self.quotes,
+                        invalid_row_handler=skip_last,
                     ),
                     convert_options=ConvertOptions(include_columns=list(kinds), column_types=kinds),
                 )
+                for batch in reader:
+                    if batch.num_rows:
+                        rows_read(batch.num_rows)
+                        yield batch
         except pa.ArrowInvalid as error:
-            if "Empty CSV file" not in str(error):  # a header without a line end
-                self._explain(error)
-        else:
-            if self.quotes and source.quotes % 2:
-                self._refuse_open_quote()
+            self._explain(error)
+        if not ended:
+            self._refuse_open_quote()
 
     def _explain(self, error: pa.ArrowInvalid) -> NoReturn:
         """Say on which line stands what pyarrow could not read."""
-        self._refuse_broken_text()
         if found := MISFIT.search(str(error)):
             column, record, kind, value = found.groups()
             row = int(record) - (2 if self.header is None else 1)
@@ -105,8 +120,9 @@ class DelimitedFile(TableFile):
                     yield start, cells
                 start = reader.line_num + 1
         except csv.Error as error:
-            reason = "; is a quote left open?" if "field limit" in str(error) else ""
-            raise BadInputError(f"{self.path}: no valid row on line {start}: {error}{reason}") from None
+            bare = "new-line character" in str(error)
+            reason = "a carriage return without a line feed" if bare else f"{error}; is a quote left open?"
+            raise BadInputError(f"{self.path}: no valid row on line {start}: {reason}") from None
 
     def _starts(self) -> Iterator[int]:
         records = self._records()
@@ -144,30 +160,42 @@ class DelimitedFile(TableFile):
 
 
 class CheckedStream:
-    """The bytes of a text file, counted and checked as pyarrow asks for them.
+    """The bytes of a text file, checked as pyarrow asks for them.
 
     Args:
         stream: the bytes.
-        refuse: called where a line is over `MAX_LINE` bytes or has a NUL byte; raises the error that names it.
+        refuse: called where a line is over `MAX_LINE` bytes, has a NUL byte or is broken text; raises the error that
+            names it.
+        encoding: of the text.
+        end: what to read after the last byte.
     """
 
     closed = False
 
-    def __init__(self, stream: IO[bytes], refuse: Callable[[], None]) -> None:
+    def __init__(self, stream: IO[bytes], refuse: Callable[[], None], *, encoding: str, end: str) -> None:
         self.stream, self.refuse = stream, refuse
-        self.quotes = 0
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._end = end.encode(encoding)
         self._line = 0  # bytes since the last line end
 
     def read(self, size: int = -1) -> bytes:
         """The next `size` bytes."""
         block = self.stream.read(size)
-        self.quotes += block.count(b'"')
-        if b"\0" in block or self._long(block):
+        if b"\0" in block or self._long(block) or self._broken(block):
             self.refuse()
+        if not block:
+            block, self._end = self._end, b""
         return block
 
     def close(self) -> None:
         """Nothing: whoever opened the stream closes it."""
+
+    def _broken(self, block: bytes) -> bool:
+        try:
+            self._decoder.decode(block, final=not block)
+        except UnicodeDecodeError:
+            return True
+        return False
 
     def _long(self, block: bytes) -> bool:
         start = -self._line

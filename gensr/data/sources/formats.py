@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -17,14 +17,22 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gensr.data.log import TEXT, Origin
+from gensr.data.log import SHOWN_CHARACTERS, TEXT, Origin
 from gensr.data.sources.text import existing, format_suffix, open_binary, readable
 from gensr.errors import BadInputError, did_you_mean
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 TEXTS = (pa.string(), TEXT)
-SHOWN = 200
-"""Characters of a bad value in a complaint."""
+MAX_COLUMNS = 10_000
+SHOWN_COLUMNS = 50
+"""Columns of many in a complaint."""
+
+
+def listed(columns: Sequence[str]) -> str:
+    """Names of columns for a complaint, the first ones of many."""
+    names = [name[:SHOWN_CHARACTERS] for name in columns[:SHOWN_COLUMNS]]
+    more = f" and {len(columns) - len(names):,} more" if len(columns) > len(names) else ""
+    return ", ".join(names) + more
 
 
 class TableFile(ABC):
@@ -42,12 +50,13 @@ class TableFile(ABC):
         """Names of the columns.
 
         Raises:
-            BadInputError: two of them have the same name.
+            BadInputError: two of them have the same name, or there are more than `MAX_COLUMNS`.
         """
-        names = self._names()
-        for place, name in enumerate(names):
-            if name and name in names[:place]:
-                both = f"columns {names.index(name) + 1} and {place + 1}"
+        names, places = self._names(), dict[str, int]()
+        self._refuse_too_many(names)
+        for place, name in enumerate(names, start=1):
+            if name and places.setdefault(name, place) != place:
+                both = f"columns {places[name]} and {place}"
                 raise BadInputError(f"{self.path} has two columns named {name!r}, {both}; rename or remove one")
         return names
 
@@ -81,7 +90,11 @@ class TableFile(ABC):
         """Raise `BadInputError` where there is no column `name`; tells which there are."""
         if name not in self.columns:
             hint = did_you_mean(name, self.columns) or "."
-            raise BadInputError(f"{self.path} has no column {name!r}{hint} Columns: {', '.join(self.columns)}")
+            raise BadInputError(f"{self.path} has no column {name!r}{hint} Columns: {listed(self.columns)}")
+
+    def _refuse_too_many(self, names: Sized) -> None:
+        if len(names) > MAX_COLUMNS:
+            raise BadInputError(f"{self.path} has more than {MAX_COLUMNS:,} columns; expected one row a line")
 
     @property
     def origin(self) -> Origin:
@@ -98,8 +111,6 @@ class TableFile(ABC):
 
     def misfit(self, row: int, column: str, value: Any, expected: str) -> BadInputError:
         """The complaint about a value that its column cannot hold."""
-        if isinstance(value, str | bytes) and len(value) > SHOWN:
-            value = value[:SHOWN]
         return self.origin.complaint(f"bad {column}", [row], [value], expected=f"Expected {expected}")
 
     @abstractmethod

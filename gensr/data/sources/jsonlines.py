@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
 from gensr.data.log import Origin
 from gensr.data.sources.formats import TEXTS, Misfit, TableFile, convert, text_of
-from gensr.data.sources.text import BLOCK, text_lines
+from gensr.data.sources.text import BLOCK, encodable, json_object, text_lines
+from gensr.errors import BadInputError
 
 Row = dict[str, Any]
 
@@ -22,8 +23,9 @@ class JsonLinesFile(TableFile):
 
     def _names(self) -> list[str]:
         names: dict[str, None] = {}
-        for _, row in self._rows():
+        for _, row in self._rows(_with_each_key_once):
             names.update(dict.fromkeys(row))
+            self._refuse_too_many(names)
         return list(names)
 
     def _batches(self, columns: Mapping[str, pa.DataType | None], lists: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
@@ -38,30 +40,41 @@ class JsonLinesFile(TableFile):
             yield pa.record_batch(arrays, names=list(columns))
             done += len(block)
 
-    def _rows(self) -> Iterator[tuple[int, Row]]:
+    def _rows(self, parse: Callable[[str], Row | None] = json_object) -> Iterator[tuple[int, Row]]:
         """Line and object of every line that is not blank."""
         for number, text in text_lines(self.path):
             if text.strip():
-                row = _parsed(text)
+                row = parse(text)
                 if row is None:
                     self._refuse_bad_lines()
                 else:
                     yield number, row
 
-    def _refuse_bad_lines(self) -> None:
-        bad = array("q", (n for n, text in text_lines(self.path) if text.strip() and _parsed(text) is None))
-        raise Origin(str(self.path), lambda lines: list(lines)).complaint("not one JSON object a line", bad)
+    def _refuse_bad_lines(self) -> NoReturn:
+        for problem, parse in (("not one JSON object a line", json_object), ("a key twice", _with_each_key_once)):
+            bad = array("q", (n for n, text in text_lines(self.path) if text.strip() and parse(text) is None))
+            if bad:
+                raise Origin(str(self.path), lambda lines: list(lines)).complaint(problem, bad)
+        raise BadInputError(f"{self.path} changed while it was read")
 
     def _starts(self) -> Iterator[int]:
         return (number for number, _ in self._rows())
 
 
-def _parsed(text: str) -> Row | None:
+def _with_each_key_once(text: str) -> Row | None:
+    """As `json_object`; None also where a key has two values, of which that would keep the last."""
     try:
-        row = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError
+    return row
 
 
 def _column(values: list[Any], kind: pa.DataType | None, separator: str | None) -> pa.Array | Misfit:
@@ -75,7 +88,7 @@ def _column(values: list[Any], kind: pa.DataType | None, separator: str | None) 
     try:
         column = pa.array(texts, pa.string())
     except UnicodeEncodeError:
-        row = next(row for row, text in enumerate(texts) if text is not None and not _encodes(text))
+        row = next(row for row, text in enumerate(texts) if text is not None and not encodable(text))
         return Misfit(row, values[row], "text without lone surrogates")
     return column if kind is None or kind == pa.string() else convert(column, kind)
 
@@ -83,11 +96,3 @@ def _column(values: list[Any], kind: pa.DataType | None, separator: str | None) 
 def _written(value: Any) -> str | None:
     """A value as it stands in the file, strings without their quotes."""
     return value if value is None or isinstance(value, str) else json.dumps(value)
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from gensr.data.log import EventLog, check_log
 from gensr.data.negatives import distinct
-from gensr.data.sources.config import KuaiSARConfig
 from gensr.data.sources.kuaisar_files import Blocks, describe_follows, describe_users, joined, read_items, word_ids
+from gensr.data.sources.published import KuaiSARConfig
 from gensr.data.sources.text import Dropped, content_hash, find_file, find_optional
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
@@ -51,7 +51,8 @@ def read_log(config: KuaiSARConfig) -> EventLog:
     search = _read_search(find_file(folder, SEARCH), config, dropped)
     parts = (feed, search)
     if not any(len(part.user) for part in parts):
-        raise BadInputError(f"{folder}: no click is left of {sum(p.rows for p in parts):,} rows. {_reasons(dropped)}")
+        why = dropped.reasons() or "Nothing was clicked"
+        raise BadInputError(f"{folder}: no click is left of {sum(part.rows for part in parts):,} rows. {why}")
     shown = _overlap(feed, search)
     events = _events(feed, search)
     items, found = read_items(item_file, distinct(np.concatenate([part.item for part in parts])), config, dropped)
@@ -154,7 +155,7 @@ def _read_search(path: Path, config: KuaiSARConfig, dropped: Dropped) -> _Search
     keyword = _one_dictionary(texts)
     words = word_ids(keyword.dictionary)
     readable = words.is_valid().to_numpy(zero_copy_only=False)[keyword.indices.to_numpy()]
-    blocks.drop("keyword is no list of word ids", row[~readable])
+    blocks.drop("keyword is no list of word ids", row[~readable & (allowed | ~clicked)])  # the others are counted
     users, items = distinct(filled["user"]), distinct(filled["item"])
     group = _session_numbers(filled["session"], filled["user"])
     has_click = np.zeros(group.max(initial=-1) + 1, bool)
@@ -262,10 +263,3 @@ def _counts(rows: int, users: np.ndarray, items: np.ndarray) -> dict[str, int]:
 
 def _one_dictionary(pieces: list[pa.DictionaryArray]) -> pa.DictionaryArray:
     return pa.concat_arrays(pa.chunked_array(pieces).unify_dictionaries().chunks)
-
-
-def _reasons(dropped: Dropped) -> str:
-    counted = dropped.report() or {"nothing was clicked": {"rows": 0}}
-    return "; ".join(
-        f"{reason} ({entry['rows']:,} rows)" if entry["rows"] else reason for reason, entry in counted.items()
-    )

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gensr.data.log import ITEMS, Origin
-from gensr.data.sources.config import KuaiSARConfig
 from gensr.data.sources.formats import open_table
+from gensr.data.sources.items import without_text
+from gensr.data.sources.published import KuaiSARConfig
 from gensr.data.sources.text import SHOWN_LINES, Dropped
 from gensr.data.times import check_times
 from gensr.errors import BadInputError
-from gensr.progress import rows_read
 
 USER_FEATURES = ("search_active_level", "rec_active_level", "onehot_feat1", "onehot_feat2")
 LEVELS = ("first", "second", "third", "fourth")
@@ -46,7 +46,6 @@ class Blocks:
         for block in open_table(self.path).batches(self._columns):
             rows = np.arange(self.rows, self.rows + block.num_rows)
             self.rows += block.num_rows
-            rows_read(block.num_rows)
             for name in self._required:
                 if block.column(name).null_count:
                     filled = pc.is_valid(block.column(name))
@@ -123,11 +122,9 @@ def read_items(
         blocks.drop("item listed before", np.delete(row, first))
         ids, texts = ids[first], texts.take(pa.array(first))
     bare = np.setdiff1d(touched, known, assume_unique=True)
-    table = texts.add_column(0, "item_id", pa.array(ids).cast(pa.string()))
-    empty = pa.array([""] * len(bare), pa.string())
-    nameless = pa.table([pa.array(bare).cast(pa.string()), empty, empty], schema=ITEMS)
+    table = texts.add_column(0, "item_id", pa.array(ids).cast(pa.string())).cast(ITEMS)
     found = {"rows": blocks.rows, "without_features": len(bare), "captions_unreadable": unreadable}
-    return pa.concat_tables([table.cast(ITEMS), nameless]), found | {"kept": len(ids) + len(bare)}
+    return pa.concat_tables([table, without_text(pa.array(bare))]), found | {"kept": len(ids) + len(bare)}
 
 
 def _among(ids: np.ndarray, known: np.ndarray) -> np.ndarray:

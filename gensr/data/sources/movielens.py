@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gensr.data.log import EVENTS, ITEMS, TEXT, EventLog, Origin, check_log, normalise_query
-from gensr.data.sources.config import MovieLensConfig
 from gensr.data.sources.formats import TableFile, open_table
+from gensr.data.sources.items import complete, ids_in
+from gensr.data.sources.published import MovieLensConfig
 from gensr.data.sources.text import (
     SHOWN_LINES,
     Dropped,
@@ -26,6 +27,7 @@ from gensr.data.sources.text import (
     find_file,
     find_optional,
     format_suffix,
+    names_in,
     open_binary,
     readable,
     text_lines,
@@ -70,10 +72,12 @@ def read_log(config: MovieLensConfig) -> EventLog:
         events.append(_tags(files.tags, config.drop_tags, dropped, rows))
     joined = pa.concat_tables(events)
     if not joined.num_rows:
-        raise BadInputError(f"{config.path}: no event is left of {rows}; dropped: {dropped.report()}")
+        read = ", ".join(f"{count:,} rows of {name}" for name, count in rows.items())
+        why = f". {dropped.reasons()}" if dropped.total else ""
+        raise BadInputError(f"{config.path}: no event is left of {read}{why}")
     movies, movies_from = _movies(files)
     rows[files.movies.name] = movies.num_rows
-    movies, absent = _with_all(movies, joined["item_id"])
+    movies, absent = complete(movies, ids_in(joined["item_id"]))
     report = {
         "files": rows,
         "dropped": dropped.report(),
@@ -91,10 +95,7 @@ def identity(config: MovieLensConfig) -> str:
 
 def looks_like(path: Path) -> bool:
     """Whether a folder holds the ratings and the movies of an edition."""
-    try:
-        names = {entry.name.removesuffix(".gz").removesuffix(".zst") for entry in path.iterdir()}
-    except OSError:
-        return False
+    names = names_in(path)
     return any({ratings, movies} <= names for ratings, movies in LAYOUTS.items())
 
 
@@ -158,10 +159,12 @@ def _full_rows(
 
 
 def _filled(cells: pa.Array) -> np.ndarray:
-    """Which cells hold something, bool [rows]."""
+    """Which cells hold something, bool [rows]; white space is nothing."""
     if pa.types.is_dictionary(cells.type):
-        cells = pc.if_else(pc.equal(cells.dictionary_decode(), ""), None, cells)
-    return np.asarray(cells.is_valid().to_numpy(zero_copy_only=False))
+        filled = pc.not_equal(pc.utf8_trim_whitespace(cells.dictionary), "").take(cells.indices)
+    else:
+        filled = cells.is_valid()
+    return np.asarray(filled.to_numpy(zero_copy_only=False))
 
 
 def _complaint(file: TableFile, kept: np.ndarray) -> Rows:
@@ -230,7 +233,12 @@ def _movies(files: Files) -> tuple[pa.Table, Origin]:
 
 def _movies_of_100k(path: Path, genres: Path) -> tuple[pa.Table, Origin]:
     """Movies with a flag for each genre of ``u.genre``, whose lines are ``name|number``."""
-    names = [text.rpartition("|")[0] for _, text in text_lines(genres, encoding="latin-1")]
+    names: list[str] = []
+    for line, text in text_lines(genres, encoding="latin-1"):
+        name, _, number = text.rpartition("|")
+        if number.strip() != str(len(names)):
+            raise BadInputError(f"{genres}: line {line} is {text[:80]!r}; expected name|{len(names)}")
+        names.append(name)
     about = ["movieId", "title", "released", "released on video", "url"]
     file = open_table(path, delimiter="|", header=[*about, *names], encoding="latin-1", quotes=False)
     table = file.read(file.columns)
@@ -243,9 +251,9 @@ def _movies_of_dat(path: Path) -> tuple[pa.Table, Origin]:
     """Movies of lines ``id::title::genres``; a title may hold ``::`` itself."""
     builder = TableBuilder(pa.schema([*((name, pa.string()) for name in MOVIES), ("line", pa.int64())]))
     for line, text in text_lines(path, encoding=_encoding(path)):
-        movie, *title, genres = text.split("::")
-        if not title:
+        if text.count("::") < 2:
             raise BadInputError(f"{path}: line {line} is not id::title::genres: {text[:80]!r}")
+        movie, *title, genres = text.split("::")
         builder.add(movie, "::".join(title), genres, line)
     table = builder.table()
     lines = table["line"].to_numpy()
@@ -263,11 +271,3 @@ def _encoding(path: Path) -> str:
         except UnicodeDecodeError:
             return "latin-1"
     return "utf-8"
-
-
-def _with_all(movies: pa.Table, ids: pa.ChunkedArray) -> tuple[pa.Table, int]:
-    """`movies`, and those of `ids` that are absent, without text; and how many these are."""
-    used = pc.unique(ids.unify_dictionaries()).dictionary_decode()
-    absent = used.filter(pc.invert(pc.is_in(used, value_set=movies["item_id"].combine_chunks())))
-    texts = pa.array([""] * len(absent), pa.string())
-    return pa.concat_tables([movies, pa.table([absent, texts, texts], schema=ITEMS)]), len(absent)

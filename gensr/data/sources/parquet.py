@@ -12,6 +12,7 @@ from gensr.data.log import Origin
 from gensr.data.sources.formats import TEXTS, Misfit, TableFile, convert, text_of
 from gensr.data.sources.text import BLOCK, readable
 from gensr.errors import BadInputError
+from gensr.progress import rows_read
 
 
 class ParquetFile(TableFile):
@@ -34,12 +35,13 @@ class ParquetFile(TableFile):
             for batch in file.iter_batches(BLOCK, columns=list(columns)):
                 arrays = []
                 for name, kind in columns.items():
-                    found = _column(batch.column(name), kind, lists.get(name))
+                    found = _column(_valid_text(batch.column(name)), kind, lists.get(name))
                     if isinstance(found, Misfit):
                         raise self.misfit(done + found.row, name, found.value, found.expected)
                     arrays.append(found)
                 yield pa.record_batch(arrays, names=list(columns))
                 done += batch.num_rows
+                rows_read(batch.num_rows)
 
     def _require_type(self, name: str, has: pa.DataType, kind: pa.DataType | None, lists: Mapping[str, str]) -> None:
         """Refuse a column none of whose values could fit."""
@@ -58,7 +60,7 @@ class ParquetFile(TableFile):
         try:
             with readable(self.path):
                 yield
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise BadInputError(f"{self.path} is no valid Parquet file: {error}") from None
 
     def _starts(self) -> Iterator[int]:
@@ -67,6 +69,21 @@ class ParquetFile(TableFile):
 
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _valid_text(column: pa.Array) -> pa.Array:
+    """The column; one with broken UTF-8, which no writer need check, as bytes.
+
+    Raises:
+        pa.ArrowInvalid: its lists hold broken UTF-8.
+    """
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        if not pa.types.is_string(column.type):
+            raise
+        return column.cast(pa.binary())
+    return column
 
 
 def _column(column: pa.Array, kind: pa.DataType | None, separator: str | None) -> pa.Array | Misfit:

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from gensr.data.log import TEXT, EventLog, Origin, check_log, codes_of, normalise_query
 from gensr.data.sources.amazon_files import LAYOUTS, find_version, read_items, read_reviews, with_whole_dictionaries
-from gensr.data.sources.config import ProductSearchConfig
+from gensr.data.sources.items import ids_in
+from gensr.data.sources.published import ProductSearchConfig
 from gensr.data.sources.text import (
     SHOWN_LINES,
     Dropped,
@@ -25,6 +26,7 @@ from gensr.data.sources.text import (
     existing,
     find_file,
     find_optional,
+    names_in,
     text_lines,
 )
 from gensr.data.split import Split
@@ -72,11 +74,11 @@ def read_log(config: ProductSearchConfig) -> EventLog:
         order = events["order"].to_numpy()
         origin, unit = Origin(str(files.reviews), lambda rows: [int(order[row]) + 1 for row in rows]), "s"
     if not (events["task"].to_numpy() == Task.SEARCH).any():
-        reasons = "; ".join(f"{reason}: {count['rows']:,}" for reason, count in dropped.report().items())
-        raise BadInputError(f"{config.path}: no relevant pair is left. {reasons or 'The qrels files hold none'}")
+        why = dropped.reasons() or "The qrels files hold none"
+        raise BadInputError(f"{config.path}: no relevant pair is left. {why}")
     events = with_whole_dictionaries(events)
     items, item_counts, lines = read_items(
-        files.metadata, LAYOUT, dropped, _used(events["item_id"]), all_items=config.all_items
+        files.metadata, LAYOUT, dropped, ids_in(events["item_id"]), all_items=config.all_items
     )
     if files.metadata is not None:
         rows[files.metadata.name] = lines
@@ -114,11 +116,8 @@ def identity(config: ProductSearchConfig) -> str:
 
 def looks_like(path: Path) -> bool:
     """Whether the folder holds the released files under their names."""
-    try:
-        names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    except OSError:
-        return False
-    return any(name.startswith(QUERY_FILE) for name in names) and any(name.startswith(tuple(QRELS)) for name in names)
+    names = names_in(path)
+    return QUERY_FILE in names and not names.isdisjoint(QRELS)
 
 
 def _read_queries(path: Path) -> pa.Table:
@@ -260,9 +259,3 @@ def _codes_in(column: pa.ChunkedArray, texts: pa.Array) -> np.ndarray:
     codes, own = codes_of(column)
     rows = pc.fill_null(pc.index_in(own, value_set=texts), -1).to_numpy().astype(np.int64)
     return np.asarray(rows[codes])
-
-
-def _used(column: pa.ChunkedArray) -> pa.Array:
-    """The distinct texts that a column of events holds."""
-    codes, texts = codes_of(column)
-    return texts.take(pa.array(np.unique(codes)))

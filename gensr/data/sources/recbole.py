@@ -19,35 +19,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gensr.data.log import EVENTS, ITEMS, SHOWN_ROWS, TEXT, EventLog, Origin, check_log
-from gensr.data.sources.config import RecBoleConfig
+from gensr.data.sources.columns import ALIASES, guess
 from gensr.data.sources.formats import TableFile, open_table
-from gensr.data.sources.text import content_hash, existing, find_optional, format_suffix, text_lines
+from gensr.data.sources.items import complete, ids_in, without_text
+from gensr.data.sources.parts import PartsOrigin
+from gensr.data.sources.published import RecBoleConfig
+from gensr.data.sources.text import content_hash, existing, find_optional, format_suffix, names_in, text_lines
+from gensr.data.split import SPELLINGS as SPLITS
 from gensr.data.split import Split
 from gensr.data.tasks import SPELLINGS, Task, parse_task
 from gensr.errors import BadInputError, did_you_mean
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 SEPARATORS = "\t,;| "
-PARTS = {
-    "train": Split.TRAIN,
-    "valid": Split.VALID,
-    "validation": Split.VALID,
-    "dev": Split.VALID,
-    "test": Split.TEST,
-    "unused": Split.UNUSED,  # as `gensr data export` writes them
-}
-"""Middle parts of the names of divided files."""
-
-USUAL = {
-    "user_id": ("user_id", "user", "uid", "session_id"),
-    "item_id": ("item_id", "item", "iid", "product_id", "movie_id", "asin"),
-    "timestamp": ("timestamp", "time", "ts"),
-    "task": ("task",),
-    "query": ("query", "search_query", "query_text", "keywords"),
+USUAL = ALIASES | {
+    "user_id": (*ALIASES["user_id"], "session_id"),
+    "item_id": (*ALIASES["item_id"], "business_id"),
+    "query": (*ALIASES["query"], "query_text"),
     "title": ("title", "item_title", "movie_title", "item_name", "product_name", "name"),
-    "categories": ("categories", "category", "class", "genre", "genres"),
+    "categories": (*ALIASES["categories"], "class", "genre"),
 }
-"""Usual names of fields, the preferred first; case, ``_``, ``-`` and spaces do not matter."""
+"""Usual names of fields; see `ALIASES`."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,7 @@ def read_log(config: RecBoleConfig) -> EventLog:
         report,
         time_unit=config.time_unit if "timestamp" in fields else "none",
         time_zone=config.time_zone,
-        events_from=_origin([file.table for _, file in opened]),
+        events_from=_origin([file.table for _, file in opened], tables),
         items_from=items_from,
     )
 
@@ -124,9 +116,11 @@ def _used(file: AtomicFile, fields: Mapping[str, str]) -> dict[str, Any]:
     return {"fields": dict(fields), "not_read": [field for field in file.types if field not in fields.values()]}
 
 
-def _origin(tables: list[TableFile]) -> Origin:
-    """For complaints about events; rows of divided files are counted through."""
-    return tables[0].origin if len(tables) == 1 else Origin(" + ".join(str(table.path) for table in tables))
+def _origin(files: list[TableFile], tables: list[pa.Table]) -> Origin:
+    """For complaints about rows of the `tables` that were read from the `files`, one after the other."""
+    starts = np.cumsum([0, *(table.num_rows for table in tables)]).tolist()
+    parts = zip(starts, (file.origin for file in files), strict=False)
+    return PartsOrigin("events", parts=tuple(parts))
 
 
 def identity(config: RecBoleConfig) -> str:
@@ -138,11 +132,8 @@ def identity(config: RecBoleConfig) -> str:
 
 def looks_like(path: Path) -> bool:
     """Whether it is an ``.inter`` file or a folder with one."""
-    try:
-        names = [path] if path.is_file() else list(path.iterdir())
-    except OSError:
-        return False
-    return any(format_suffix(name) == ".inter" for name in names)
+    names = {path.name} if path.is_file() else names_in(path)
+    return any(format_suffix(Path(name)) == ".inter" for name in names)
 
 
 def find_files(config: RecBoleConfig) -> Files:
@@ -165,7 +156,7 @@ def find_files(config: RecBoleConfig) -> Files:
         parts = {part: file for part, file in sets[name].items() if part} if part else {"": path}
     else:
         raise BadInputError(f"data.source.path: {path} is no .inter file; expected one, or the folder it lies in")
-    events = sorted((PARTS[part], file) for part, file in parts.items()) if "" not in parts else [(None, parts[""])]
+    events = sorted((SPLITS[part], file) for part, file in parts.items()) if "" not in parts else [(None, parts[""])]
     others = (find_optional(folder, f"{name}{suffix}") for suffix in (".item", ".user"))
     return Files(tuple(events), *others)
 
@@ -174,7 +165,7 @@ def _name_and_part(file: Path) -> tuple[str, str]:
     """``ml-1m`` and ``train`` of ``ml-1m.train.inter.gz``; the part is ``""`` for whole files."""
     stem = file.name[: file.name.lower().rindex(".inter")]
     name, _, part = stem.rpartition(".")
-    return (name, part) if name and part in PARTS else (stem, "")
+    return (name, part) if name and part in SPLITS else (stem, "")
 
 
 def _only_set(folder: Path, sets: dict[str, dict[str, Path]]) -> tuple[str, dict[str, Path]]:
@@ -186,7 +177,7 @@ def _only_set(folder: Path, sets: dict[str, dict[str, Path]]) -> tuple[str, dict
     if len(sets) > 1 or ("" in parts and len(parts) > 1):
         raise BadInputError(
             f"data.source.path: {folder} holds several .inter files: {', '.join(files)}. Name the one to read; the "
-            f"files of one divided data set are called NAME.{{{','.join(PARTS)}}}.inter"
+            "files of one divided data set are called NAME.{train,valid,test}.inter"
         )
     return name, parts
 
@@ -224,10 +215,8 @@ def _match(file: AtomicFile, wanted: Iterable[str], given: Mapping[str, str], ne
             f"{path} holds item_id_list: sequences made for training, in which events repeat. Read the .inter file of "
             "single events that they were made from"
         )
-    simple = {_simple(field): field for field in reversed(file.types)}
     for name in wanted:
-        usual = next((simple[_simple(alias)] for alias in USUAL[name] if _simple(alias) in simple), None)
-        field = given.get(name, usual)
+        field = given[name] if name in given else guess(name, list(file.types), USUAL)
         if field in file.types:
             found[name] = field
         elif field is not None or name in needed:
@@ -237,10 +226,6 @@ def _match(file: AtomicFile, wanted: Iterable[str], given: Mapping[str, str], ne
                 f'{", ".join(file.types)}. Say which it is in data.source.columns: {{"{name}": "..."}}'
             )
     return found
-
-
-def _simple(field: str) -> str:
-    return "".join(letter for letter in field.lower() if letter not in "_- ")
 
 
 def _events(
@@ -335,11 +320,16 @@ def _items(
     files: Files, config: RecBoleConfig, events: pa.Table, rows: dict[str, int]
 ) -> tuple[pa.Table, dict[str, Any], Origin | None]:
     """The catalogue of the schema `ITEMS`, what to report of it, and where it comes from."""
-    used = pc.unique(events["item_id"].unify_dictionaries()).dictionary_decode()
-    if files.items is None:
-        return _without_text(used), {"file": None}, None
-    file = open_atomic(files.items, quotes=config.quotes)
+    used = ids_in(events["item_id"])
     own: dict[str, str] = {name: field for name, field in config.columns.items() if name in ITEMS.names}
+    if files.items is None:
+        if texts := sorted(own.keys() - {"item_id"}):
+            raise BadInputError(
+                f"data.source.columns names {' and '.join(texts)}, fields of items, and there is no .item file beside "
+                f"{files.events[0][1]}"
+            )
+        return without_text(used), {"file": None}, None
+    file = open_atomic(files.items, quotes=config.quotes)
     if own.get("item_id") not in file.types:  # it may be meant for the events alone
         own.pop("item_id", None)
     fields = _match(file, ITEMS.names, own, ("item_id",))
@@ -347,14 +337,8 @@ def _items(
     rows[files.items.name] = table.num_rows
     columns = {name: _texts(table, name, file, fields, config) for name in ITEMS.names}
     table = pa.table(columns, schema=ITEMS)
-    absent = used.filter(pc.invert(pc.is_in(used, value_set=table["item_id"].combine_chunks())))
-    report = _used(file, fields) | {f"absent_from_{files.items.name}": len(absent)}
-    return pa.concat_tables([table, _without_text(absent)]), report, file.table.origin
-
-
-def _without_text(ids: pa.Array) -> pa.Table:
-    texts = pa.array([""] * len(ids), pa.string())
-    return pa.table([ids, texts, texts], schema=ITEMS)
+    items, absent = complete(table, used)
+    return items, _used(file, fields) | {f"absent_from_{files.items.name}": absent}, file.table.origin
 
 
 def _texts(

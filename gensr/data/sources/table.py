@@ -17,26 +17,18 @@ from gensr.data.log import EVENTS, ITEMS, OPTIONAL, SHOWN_ROWS, TEXT, EventLog, 
 from gensr.data.sources.columns import Given, match
 from gensr.data.sources.config import TableConfig
 from gensr.data.sources.formats import SUFFIXES, Misfit, TableFile, convert, open_table
+from gensr.data.sources.order import FILE_ORDER, order_of_rows
 from gensr.data.sources.parts import PartsOrigin, find_parts
 from gensr.data.sources.text import content_hash, existing
 from gensr.data.sources.timestamps import Timestamps
-from gensr.data.split import Split
+from gensr.data.split import SPELLINGS as SPLITS
 from gensr.data.tasks import SPELLINGS, Task
 from gensr.errors import BadInputError, did_you_mean
 
 REQUIRED = ("user_id", "item_id", "timestamp")
 EVENT_COLUMNS = (*EVENTS.names, "session", "order", "split")
-SPLITS = {
-    "train": Split.TRAIN,
-    "training": Split.TRAIN,
-    "valid": Split.VALID,
-    "validation": Split.VALID,
-    "val": Split.VALID,
-    "dev": Split.VALID,
-    "test": Split.TEST,
-    "testing": Split.TEST,
-    "unused": Split.UNUSED,  # as `gensr data export` writes it
-}
+NUMBERS = ("timestamp", "order")
+"""Columns that are no texts; how they are read depends on what the file has."""
 CODES: dict[str, Mapping[str, int]] = {"task": SPELLINGS, "split": SPLITS}
 """Columns of few words, and their codes."""
 
@@ -56,6 +48,8 @@ def read_log(config: TableConfig) -> EventLog:
     files, given = find_files(config), dict[str, str | None](config.columns.items())
     tables = [[open_table(path) for path in paths] for paths in files]
     _check_given(given, files, tables)
+    if config.file_order:
+        _check_file_order(given, tables[:2])
     reader = EventReader(Timestamps(config.time_unit, config.time_zone))
     columns = {}
     for role, group in zip(("events", "searches"), tables[:2], strict=True):
@@ -64,6 +58,8 @@ def read_log(config: TableConfig) -> EventLog:
             columns[role] = reader.read(group, task, _given_here(given, group))
     events, unit = reader.events()
     report: dict[str, Any] = {"files": reader.rows, "columns": columns, "dropped": {}}
+    if config.file_order:
+        events, report[FILE_ORDER] = order_of_rows(events)
     if files.items:
         items, items_from, columns["items"] = _read_items(tables[2], given, reader.rows)
     else:
@@ -137,6 +133,22 @@ def _check_given(given: Given, files: Files, tables: list[list[TableFile]]) -> N
     for name, own in given.items():
         if own and name in EVENT_COLUMNS and not any(own in file.columns for file in events):
             match(events[0], [name], (), given)
+
+
+def _check_file_order(given: Given, tables: list[list[TableFile]]) -> None:
+    """Refuse an order of rows where there is another one, or none."""
+    groups = [group for group in tables if group]
+    for group in groups:
+        if own := match(group[0], ["order"], (), _given_here(given, group)):
+            raise BadInputError(
+                f"data.source.file_order: {group[0].path} has an order of its own, column {own['order']!r}; use one of "
+                f"them. {IGNORED.format('order')}"
+            )
+    if len(groups) > 1:
+        raise BadInputError(
+            f"data.source.file_order: {groups[0][0].path} and {groups[1][0].path} are two tables, whose rows have no "
+            "common order; put all events into one, or give both an order column"
+        )
 
 
 def _given_here(given: Given, group: list[TableFile]) -> Given:
@@ -277,7 +289,10 @@ class BadRows:
         if bad.any():
             rows = np.flatnonzero(bad)
             self._rows.append(rows + start)
-            self.values += column.take(pa.array(rows[: SHOWN_ROWS - len(self.values)])).to_pylist()
+            shown = column.take(pa.array(rows[: SHOWN_ROWS - len(self.values)]))
+            if pa.types.is_temporal(shown.type):  # Python knows no year beyond 9999
+                shown = shown.cast(pa.string())
+            self.values += shown.to_pylist()
 
     def refuse(self, origin: Origin, problem: str, expected: str) -> None:
         """Raise `BadInputError` where there are any."""
@@ -287,8 +302,13 @@ class BadRows:
 
 def _event_batches(file: TableFile, names: dict[str, str]) -> Iterator[dict[str, pa.Array]]:
     """Columns by canonical name, texts as `TEXT` without nulls, times as they are."""
-    own: dict[str, pa.DataType | None] = {column: TEXT for column in names.values()}
-    own |= {names[name]: None for name in ("timestamp", "order") if name in names}
+    own: dict[str, pa.DataType | None] = {column: TEXT for name, column in names.items() if name not in NUMBERS}
+    numbers = [name for name in NUMBERS if name in names]
+    for name in numbers:
+        if names[name] in own:
+            other = next(other for other in names if names[other] == names[name] and other != name)
+            raise BadInputError(f"{file.path}: column {names[name]!r} is taken for both {name} and {other}")
+    own |= {names[name]: None for name in numbers}
     lists = {names["query"]: " "} if "query" in names else {}
     for batch in file.batches(own, lists=lists):
         kind = batch.schema.field(names["timestamp"]).type

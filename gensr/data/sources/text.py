@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from gensr.errors import BadInputError, did_you_mean
+from gensr.progress import rows_read
 
 MAX_LINE = 4 << 20
 """Longest line in bytes; the longest review of the Amazon files has about 40,000."""
@@ -62,12 +64,22 @@ def find_optional(folder: Path | str, *names: str, option: str = "data.source.pa
     return next((path for path in paths if path.is_file()), None)
 
 
+def names_in(folder: Path) -> set[str]:
+    """Names of what lies in `folder`, without suffixes of `COMPRESSIONS`; none if it is no folder. Never raises."""
+    try:
+        return {_unpacked(path) for path in folder.iterdir()} if folder.is_dir() else set()
+    except OSError:
+        return set()
+
+
 def format_suffix(path: Path) -> str:
     """The suffix that tells the format: ``.csv`` of ``events.csv.gz``."""
-    name = path.name.lower()
-    for compression in COMPRESSIONS:
-        name = name.removesuffix(compression)
-    return Path(name).suffix
+    return Path(_unpacked(path)).suffix.lower()
+
+
+def _unpacked(path: Path) -> str:
+    packed = path.name.lower().endswith(COMPRESSIONS)
+    return path.name[: path.name.rindex(".")] if packed else path.name
 
 
 @contextmanager
@@ -105,6 +117,8 @@ def text_lines(path: Path, *, encoding: str = "utf-8", ends: bool = False) -> It
         number = 0
         while line := stream.readline(MAX_LINE + 1):
             number += 1
+            if number % BLOCK == 0:
+                rows_read(BLOCK)
             if len(line) > MAX_LINE:
                 raise BadInputError(f"{path}: line {number} is longer than {MAX_LINE:,} bytes; is this a text file?")
             if b"\0" in line:
@@ -119,6 +133,24 @@ def text_lines(path: Path, *, encoding: str = "utf-8", ends: bool = False) -> It
                 yield number, text
             elif text := text.rstrip("\r\n"):
                 yield number, text
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that `text` is; None for anything else, however deep or long."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def encodable(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON can spell halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def content_hash(options: str, files: Iterable[Path | None]) -> str:
@@ -167,6 +199,10 @@ class Dropped:
     def total(self) -> int:
         """Rows left out for any reason."""
         return sum(self._rows.values())
+
+    def reasons(self) -> str:
+        """``reason: rows; ...`` for the error where nothing is left; ``""`` where nothing was left out."""
+        return "; ".join(f"{reason}: {rows:,}" for reason, rows in self._rows.items())
 
     def report(self) -> dict[str, dict[str, Any]]:
         """``{reason: {"rows": count, "first_lines": [...]}}`` for the report of a log."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,12 @@ QUARTER = 900 * 10**6
 """Microseconds for which an offset from UTC holds."""
 EXACT = 2.0**53
 """Floats below it are exact."""
+FIRST, LAST = ((moment.replace(tzinfo=UTC) - EPOCH) // MICRO for moment in (datetime.min, datetime.max))
+"""Microseconds that a calendar knows, of the years 1 to 9999."""
+EXACT_NS = (2**63 - 1) // 1000
+"""Microseconds that int64 also holds as nanoseconds."""
+STEPS = {"s": 10**6, "ms": 10**3, "us": 1}
+DAY = 86_400 * 10**6
 
 Read = tuple[np.ndarray, np.ndarray]
 """Times int64 [E] and which of them could be read, bool [E]."""
@@ -67,7 +74,7 @@ class Timestamps:
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if not (pa.types.is_temporal(column.type) or pa.types.is_integer(column.type)):
-            if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+            if pa.types.is_floating(column.type):
                 column = column.cast(pa.float64())
             else:
                 column = pc.utf8_trim_whitespace(column.cast(pa.string()))
@@ -91,7 +98,7 @@ class Timestamps:
         if unit == "auto":
             unit = "ms" if (time % 10**6).any() else "s"
         if unit == "ns":
-            return time * 1000, unit
+            return np.clip(time, -EXACT_NS, EXACT_NS) * 1000, unit
         step = 10**6 // PER_SECOND[unit]
         self.rounded += int((time % step != 0).sum())
         return time // step, unit
@@ -104,9 +111,9 @@ class Timestamps:
                 return column.cast(pa.int64()).to_numpy(), np.ones(len(column), bool)
             floats = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
-            return self._each(column, _number)
+            return _each(column, self._number)
         if not (np.isfinite(floats) & (np.abs(floats) < EXACT)).all():
-            return self._each(column, _number)
+            return _each(column, self._number)
         whole = np.floor(floats)
         self.rounded += int((whole != floats).sum())
         return whole.astype(np.int64), np.ones(len(whole), bool)
@@ -116,22 +123,30 @@ class Timestamps:
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             return _none_of(column)
         if pa.types.is_temporal(kind):
-            column = column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
-            return self._micros(column)
+            return self._typed(column)
         for target in (pa.timestamp("us", "UTC"), pa.timestamp("us")):  # all with a zone, or none of them
             try:
-                return self._micros(column.cast(target))
+                return self._typed(column.cast(target))
             except pa.ArrowInvalid:
                 continue
-        return self._each(column, self._moment)
+        return _each(column, self._moment)
 
-    def _micros(self, column: pa.Array) -> Read:
-        """Microseconds of typed times; those without a zone are read in `zone`."""
-        valid = column.is_valid().to_numpy(zero_copy_only=False)
-        time = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
-        if column.type.tz is not None or self.zone == "UTC":
+    def _typed(self, column: pa.Array) -> Read:
+        """Microseconds of times and dates, where a calendar knows them; those without a zone are read in `zone`."""
+        kind, valid = column.type, column.is_valid().to_numpy(zero_copy_only=False)
+        raw = column.cast(pa.int32()) if pa.types.is_date32(kind) else column
+        count = pc.fill_null(raw.cast(pa.int64()), 0).to_numpy()
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":
+            self.rounded += int((count % 1000 != 0).sum()) if self.unit in ("us", "ns") else 0
+            time = count // 1000
+        else:
+            step = DAY if pa.types.is_date32(kind) else STEPS[getattr(kind, "unit", "ms")]
+            valid &= (count >= FIRST // step) & (count <= LAST // step)
+            time = np.where(valid, count, 0) * step
+        valid &= (time >= FIRST) & (time <= LAST)
+        if getattr(kind, "tz", None) is not None or self.zone == "UTC":
             return time, valid
-        quarters, which = np.unique(time // QUARTER, return_inverse=True)
+        quarters, which = np.unique(np.where(valid, time, 0) // QUARTER, return_inverse=True)
         return time - np.array([self._offset(int(quarter)) for quarter in quarters], np.int64)[which], valid
 
     def _offset(self, quarter: int) -> int:
@@ -148,14 +163,20 @@ class Timestamps:
             return None
         return ((moment if moment.tzinfo else moment.replace(tzinfo=time_zone(self.zone))) - EPOCH) // MICRO
 
-    def _each(self, column: pa.Array, read: Callable[[Any], int | None]) -> Read:
-        values = column.to_pylist()
-        times = [read(value) for value in values]
-        if read is _number:
-            pairs = zip(values, times, strict=True)
-            self.rounded += sum(time is not None and float(value) != time for value, time in pairs)
-        valid = np.array([time is not None for time in times], bool)
-        return np.array([time or 0 for time in times], np.int64), valid
+    def _number(self, value: Any) -> int | None:
+        """A number rounded down, if `value` is one."""
+        exact = _exact(value)
+        if exact is None:
+            return None
+        number = math.floor(exact)
+        self.rounded += number != exact
+        return number
+
+
+def _each(column: pa.Array, read: Callable[[Any], int | None]) -> Read:
+    times = [read(value) for value in column.to_pylist()]
+    valid = np.array([time is not None for time in times], bool)
+    return np.array([time or 0 for time in times], np.int64), valid
 
 
 def _none_of(column: pa.Array) -> Read:
@@ -169,19 +190,17 @@ def _holds_moments(column: pa.Array) -> bool | None:
     if not pa.types.is_string(column.type):
         return False
     first = next((value.as_py() for value in column if value.is_valid and value.as_py()), None)
-    return None if first is None else _number(first) is None and _parsed(first) is not None
+    return None if first is None else _exact(first) is None and _parsed(first) is not None
 
 
-def _number(value: Any) -> int | None:
-    """A number rounded down, if `value` is one that int64 holds."""
+def _exact(value: Any) -> Decimal | None:
+    """The number that `value` is, as far as int64 goes."""
     try:
-        number = int(value) if isinstance(value, str) else math.floor(value)
-    except (TypeError, ValueError, OverflowError):
-        try:
-            number = math.floor(float(value))
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return number if -(2**63) <= number < 2**63 else None
+        number = Decimal(value)
+    except (TypeError, ValueError, InvalidOperation):
+        return None
+    fits = number.is_finite() and -(2**63) <= number < 2**63 and "_" not in str(value)
+    return number if fits else None
 
 
 def _parsed(value: Any) -> datetime | None:

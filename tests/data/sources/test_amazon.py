@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gensr.data.check import recognise
 from gensr.data.prepare import prepare
 from gensr.data.sources.amazon_files import MAX_LITERAL, parse_record
-from gensr.data.sources.config import AmazonConfig
+from gensr.data.sources.published import AmazonConfig
 from gensr.data.split import Split
 from gensr.errors import BadInputError, MissingExtraError
 from gensr.spec import DataSpec
@@ -109,7 +109,7 @@ def test_items_have_clean_titles_and_our_categories(four):
     assert log.items.to_pylist() == [
         {"item_id": "A", "title": "Camera's bag", "categories": "Shop|Bags||Shop|Camera & Photo||Shop"},
         {"item_id": "B", "title": "Plain", "categories": "Shop"},
-        {"item_id": "C", "title": "Us & Them", "categories": "Books|Self-Help   Love"},
+        {"item_id": "C", "title": "Us & Them", "categories": "Books|Self-Help Love"},
         {"item_id": "D", "title": "", "categories": "Movies & TV|Movies"},
     ]
     assert log.report["items"]["without_title"] == 1
@@ -224,6 +224,12 @@ def test_the_2018_files_have_flat_categories_and_page_code(tmp_path):
     assert [query for (query,) in events(log, "query") if query] == ["clothing jewelry mens shoes", "books scifi"]
 
 
+def test_an_angle_that_never_closes_is_text(tmp_path):
+    """And does not have the rest of a long line searched for its end, once for every angle."""
+    log = shop(tmp_path, [review("u", "A")], ["{'asin': 'A', 'title': 'a <b <i>c</i> " + "<a" * 100_000 + "'}"]).read()
+    assert log.items["title"].to_pylist() == ["a <b c " + "<a" * 100_000]
+
+
 def test_the_2023_files_count_milliseconds_and_parents(tmp_path):
     reviews = [
         {
@@ -263,6 +269,25 @@ def test_files_are_recognised_by_their_published_names(tmp_path, four):
     shop(tmp_path, [review("u", "A")], name="Toys")
     assert recognise(str(tmp_path)) is None  # two shops: which one?
     assert recognise(four.reviews) == four
+
+
+def test_reviews_alone_are_recognised_and_asked_for_their_metadata(tmp_path, four):
+    (tmp_path / "meta_Shop.json").unlink()
+    assert recognise(four.reviews) == four
+    assert failure(four).startswith("no metadata beside reviews_Shop_5.json")
+    (tmp_path / "part_5.jsonl").write_text("{}\n")
+    assert recognise(str(tmp_path / "part_5.jsonl")) is None
+
+
+def test_the_metadata_of_another_shop_are_refused(tmp_path):
+    config = shop(tmp_path, [review("u", "X"), review("u", "Y")], [*META_2014, "junk"])
+    expected = (
+        "meta_Shop.json: none of its 6 lines describes one of the 2 items of the events, by asin; is it the metadata "
+        "of another shop or publication? meta_Shop.json: neither a JSON object nor a Python dictionary: 1"
+    )
+    assert failure(config) == expected
+    assert failure(variant(config, all_items=True)) == expected
+    assert "none of its 0 lines" in failure(shop(tmp_path, [review("u", "A")], []))
 
 
 def test_places_and_explicit_defaults_do_not_change_the_identity(four, tmp_path):
@@ -367,10 +392,9 @@ def test_times_that_cannot_be_are_refused_with_their_line(tmp_path):
 def test_searches_and_purchases_of_a_review_share_all_but_task_and_query(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("shop")
     rows = data.draw(
-        st.lists(
-            st.tuples(st.sampled_from("uvw"), st.sampled_from("ABCDX"), st.integers(0, 3)), min_size=1, max_size=20
-        )
+        st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from("ABCDX"), st.integers(0, 3)), max_size=20)
     )
+    rows.append(("u", "A", 0))  # metadata that describe nothing are refused
     every = data.draw(st.sampled_from(["one", "all"]))
     log = variant(shop(folder, [review(*row) for row in rows]), queries_per_review=every).read()
     bought = [row for row in events(log, "order", "user_id", "item_id", "timestamp", "task") if row[-1] == 1]

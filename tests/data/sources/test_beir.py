@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from gensr.data.sources.config import SOURCES, BeirConfig
+from gensr.data.sources.config import SOURCES
+from gensr.data.sources.published import BeirConfig
 from gensr.data.split import Split
 from gensr.errors import BadInputError
 
@@ -193,14 +194,14 @@ def test_broken_lines_are_dropped_and_counted_with_their_numbers(folder):
 
 
 def test_broken_judgements_are_dropped_and_counted_with_their_numbers(folder):
-    bad = "q1\td1\nq1\td1\thigh\nq1\td1\tnan\nq3\td2\t1\nq3\td2\t1\nq9\td1\t1\nq1\td9\t1\n"
+    bad = "\t\n   \nq1\td1\nq1\td1\thigh\nq1\td1\tnan\nq3\td2\t1\nq3\td2\t1\nq9\td1\t1\nq1\td9\t1\n"
     write(folder, "qrels/test.tsv", HEADER + bad)
     assert dropped(folder) == {
-        "qrels/test.tsv: not 3 columns": {"rows": 1, "first_lines": [2]},
-        "qrels/test.tsv: a score that is no number": {"rows": 2, "first_lines": [3, 4]},
-        "qrels/test.tsv: judged twice": {"rows": 1, "first_lines": [6]},
-        "qrels/test.tsv: query not in the queries": {"rows": 1, "first_lines": [7]},
-        "qrels/test.tsv: document not in corpus.jsonl": {"rows": 1, "first_lines": [8]},
+        "qrels/test.tsv: not 3 columns": {"rows": 1, "first_lines": [4]},
+        "qrels/test.tsv: a score that is no number": {"rows": 2, "first_lines": [5, 6]},
+        "qrels/test.tsv: judged twice": {"rows": 1, "first_lines": [8]},
+        "qrels/test.tsv: query not in the queries": {"rows": 1, "first_lines": [9]},
+        "qrels/test.tsv: document not in corpus.jsonl": {"rows": 1, "first_lines": [10]},
     }
 
 

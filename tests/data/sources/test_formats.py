@@ -134,6 +134,10 @@ def test_duplicate_names_in_a_header_are_refused(write, tmp_path):
         ("t.jsonl", b'{"a": "\xff"}\n', "t.jsonl: broken UTF-8 in line 1"),
         ("t.csv", b'a,b\n1,2\n3,"4\n5,6\n', "t.csv: a quote in the row on line 3 is never closed"),
         ("t.csv", b'a,b\n"3,4\n5,6', "t.csv: a quote in the row on line 2 is never closed"),
+        ("t.csv", b'a,b\n1,x"y\n3,"4\n5,6\n', "t.csv: a quote in the row on line 3 is never closed"),
+        ("t.csv", b'"a,b\n1,2\n', "t.csv: a quote in the row on line 1 is never closed"),
+        ("t.csv", b"a,b\r1,2\r", "t.csv: no valid row on line 1: a carriage return without a line feed"),
+        ("t.csv", b"a,b\n1,2\n3,\xff,4\n", "t.csv: broken UTF-8 in line 3"),
         ("t.csv", b"", "t.csv is empty"),
         ("t.csv", b"\n\n", "t.csv is empty: it holds no header"),
         ("t.csv.gz", gzip.compress(b""), "t.csv.gz is empty"),
@@ -146,6 +150,7 @@ def test_duplicate_names_in_a_header_are_refused(write, tmp_path):
         ("t.jsonl", b'{"a": 1.5}\n', "t.jsonl: bad a: line 1 (1.5)"),
         ("t.jsonl", b'{"a": "\\ud800"}\n', "t.jsonl: bad a: line 1 ('\\ud800'). Expected text without lone surrogates"),
         ("t.jsonl", b'{"a": 1}\n[1]\n' + b"[" * 100_000, "t.jsonl: not one JSON object a line: line 2, line 3"),
+        ("t.jsonl", b'{"a": 1}\n{"a": 1, "a": 2}', "t.jsonl: a key twice: line 2"),
         ("t.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "t.jsonl: not one JSON object a line: line 1"),
         ("t.parquet", b"PAR1", "t.parquet is no valid Parquet file"),
     ],
@@ -165,6 +170,39 @@ def test_broken_files_are_named_with_their_line(write, name, data, message):
 )
 def test_values_that_do_not_fit_are_named_with_line_column_and_type(write, name, data, message):
     assert failure(write(name, data), {"a": pa.int64()}) == message
+
+
+def test_a_quote_inside_a_cell_is_a_quote(write):
+    path = write("t.csv", b'a,b\n5" disk,1\nx"y,2\n"5"" disk",3\n')
+    assert table(open_table(path), {"a": TEXT})["a"] == ['5" disk', 'x"y', '5" disk']
+
+
+def test_a_complaint_about_a_long_or_wide_file_stays_short(write):
+    head = b",".join(b"column%d" % n + b"x" * 400 for n in range(5000))
+    message = failure(write("t.csv", head + b"\n"))
+    assert message.startswith("t.csv has no column 'a'. Columns: column0xxx")
+    assert message.endswith(" and 4,950 more")
+    assert len(message) < 12_000
+    assert "has two columns named 'column0x" in failure(write("t.csv", b",".join([head[:4000]] * 2)))
+    assert "has more than 10,000 columns" in failure(write("t.csv", b"," * 10_000))
+
+
+def test_a_long_cell_is_no_open_quote(write):
+    path = write("t.csv", b'a,b\n1,"' + b"x" * 1_000_000 + b'"\nsoon,2\n')
+    assert failure(path, {"a": pa.int64()}) == "t.csv: bad a: line 3 ('soon'). Expected int64"
+
+
+def test_broken_utf8_in_parquet_is_named(tmp_path):
+    def broken(*texts):
+        data = pa.array(texts, pa.binary())
+        return pa.Array.from_buffers(pa.string(), len(texts), data.buffers())
+
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": broken(b"good", b"\xff")}), path)
+    assert failure(path) == "t.parquet: bad a: row 2 (b'\\xff'). Expected text or a whole number"
+    pq.write_table(pa.table({"a": pa.ListArray.from_arrays([0, 1, 2], broken(b"good", b"\xff"))}), path)
+    with pytest.raises(BadInputError, match=r"is no valid Parquet file: .*UTF8"):
+        list(open_table(path).batches({"a": TEXT}, lists={"a": " "}))
 
 
 def test_a_bad_value_far_down_is_found(write, tmp_path):
@@ -216,8 +254,9 @@ def test_an_endless_line_is_refused_before_it_fills_the_memory(write, name, data
 def test_a_quote_left_open_in_a_long_file_is_refused_before_it_fills_the_memory(write):
     path = write("t.csv", b'a,b\n1,2\n3,"4\n' + b"5,6\n" * 3_000_000)
     before = pa.total_allocated_bytes()
-    assert failure(path).startswith("t.csv: no valid row on line 3: ")
-    assert failure(path).endswith("is a quote left open?")
+    message = failure(path)
+    assert message.startswith("t.csv: no valid row on line 3: ")
+    assert message.endswith("is a quote left open?")
     assert pa.total_allocated_bytes() - before < MEGABYTE
 
 

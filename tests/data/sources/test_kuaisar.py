@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gensr.data.sources.config import KuaiSARConfig
 from gensr.data.sources.kuaisar import FEED, ITEM, SEARCH
 from gensr.data.sources.kuaisar_files import word_ids
+from gensr.data.sources.published import KuaiSARConfig
 from gensr.errors import BadInputError
 from tests.data.sources.kuaisar_files import ITEM_HEADER, LEVELLESS, NOON, feed_row, search_row, write_log
 
@@ -294,9 +294,22 @@ def test_a_file_of_a_header_alone_is_empty(folder):
 
 def test_a_log_of_which_nothing_is_left_says_why(folder):
     write_log(folder, feed=[feed_row(1, 11, NOON, click=0)], search=[search_row(1, 5, NOON, "x", 11, 1)])
-    assert failure(folder).endswith(
-        "no click is left of 2 rows. src_inter.csv: keyword is no list of word ids (1 rows)"
+    assert failure(folder).endswith("no click is left of 2 rows. src_inter.csv: keyword is no list of word ids: 1")
+
+
+def test_a_log_in_which_nobody_clicked_says_so(folder):
+    write_log(folder, feed=[feed_row(1, 11, NOON, click=0)], search=[search_row(1, 5, NOON, "[1]", 11, 0)])
+    assert failure(folder).endswith("no click is left of 2 rows. Nothing was clicked")
+
+
+def test_a_row_that_is_wrong_twice_is_counted_once(folder):
+    replace_searches(
+        folder, search_row(1, 5, NOON, "x", 11, 1, kind="USER"), search_row(1, 6, NOON, "x", 12, 0, kind="USER")
     )
+    assert read(folder).report["dropped"] == {
+        "src_inter.csv: clicked, but of type USER": {"rows": 1, "first_lines": [2]},
+        "src_inter.csv: keyword is no list of word ids": {"rows": 1, "first_lines": [3]},
+    }
 
 
 def test_a_log_with_clicks_in_the_feed_alone_is_read(folder):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gensr.data.log import EVENTS, ITEMS
-from gensr.data.sources.config import SOURCES, MovieLensConfig, TableConfig
+from gensr.data.sources.config import SOURCES, TableConfig
+from gensr.data.sources.published import MovieLensConfig
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
 
@@ -170,10 +171,10 @@ def test_files_may_be_compressed(folder, tmp_path_factory):
 
 
 def test_rows_with_empty_cells_are_dropped_and_counted(tmp_path):
-    extra = RATINGS + ",242,3,838985046\n1,242,,838985046\n2,242,3,\n3,242,3,838985046\n"
+    extra = RATINGS + ",242,3,838985046\n1,242,,838985046\n2,242,3,\n3,242,3,838985046\n4, ,3,838985046\n"
     log = read(made(tmp_path, "latest", ratings_csv=extra))
     assert log.events["user_id"].to_pylist()[3] == "3"
-    assert log.report["dropped"]["ratings.csv: an empty cell"] == {"rows": 3, "first_lines": [5, 6, 7]}
+    assert log.report["dropped"]["ratings.csv: an empty cell"] == {"rows": 4, "first_lines": [5, 6, 7, 9]}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,9 @@ def test_rows_with_empty_cells_are_dropped_and_counted(tmp_path):
         ("100k", "u_genre", None, "no u.genre (or .gz, .zst) in FOLDER"),
         ("1m", "ratings_dat", "1::2::3::978300760\n1::2::x::978300760\n", "bad rating: line 2 ('x')"),
         ("1m", "movies_dat", "1::Title\n", "movies.dat: line 1 is not id::title::genres: '1::Title'"),
+        ("1m", "movies_dat", "1::A::B\njunk\n", "movies.dat: line 2 is not id::title::genres: 'junk'"),
+        ("100k", "u_genre", GENRES + "junk\n", "u.genre: line 6 is 'junk'; expected name|4"),
+        ("100k", "u_genre", GENRES.replace("2", "7"), 'u.genre: line 3 is "Children\'s|7"; expected name|2'),
         ("1m", "movies_dat", None, "no movies.dat (or .gz, .zst) in FOLDER"),
         ("1m", "movies_dat", "1::A::B\n1::C::D\n", "movies.dat: duplicate item_id: line 2 ('1')"),
         ("10m", "tags_dat", "1::2::x::1215184630\n\n1::2::y::12\n", "tags.dat: timestamps that are no times: line 3"),
@@ -212,7 +216,7 @@ def test_what_cannot_be_right_is_named(tmp_path, edition, name, text, message):
 def test_a_log_of_which_nothing_is_left_is_refused(tmp_path):
     made(tmp_path, "1m")
     assert failure(tmp_path, min_rating=5) == (
-        "FOLDER: no event is left of {'ratings.dat': 3}; dropped: {'ratings.dat: rating below 5': {'rows': 3}}"
+        "FOLDER: no event is left of 3 rows of ratings.dat. ratings.dat: rating below 5: 3"
     )
 
 

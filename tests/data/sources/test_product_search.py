@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gensr.data.check import recognise
-from gensr.data.sources.config import ProductSearchConfig
+from gensr.data.sources.published import ProductSearchConfig
 from gensr.data.split import Split
 from gensr.errors import BadInputError
 

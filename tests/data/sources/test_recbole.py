@@ -5,7 +5,8 @@ import gzip
 import pytest
 from pydantic import ValidationError
 
-from gensr.data.sources.config import SOURCES, RecBoleConfig
+from gensr.data.sources.config import SOURCES
+from gensr.data.sources.published import RecBoleConfig
 from gensr.data.split import Split
 from gensr.errors import BadInputError
 
@@ -119,6 +120,19 @@ def test_divided_files_bring_their_split(tmp_path):
     write(tmp_path, y_inter=INTER)
     assert "several .inter files: y.inter, y.test.inter, y.train.inter, y.valid.inter. Name" in failure(tmp_path)
     assert rows(tmp_path / "y.inter") == ROWS
+
+
+def test_a_bad_row_of_a_divided_file_is_named_by_file_and_line(tmp_path):
+    header, *lines = INTER.splitlines(keepends=True)
+    write(tmp_path, y_train_inter=header + lines[0], y_val_inter=header + lines[1] + lines[2].replace("u2", " "))
+    assert failure(tmp_path) == "y.val.inter: empty user_id: line 3"
+
+
+def test_a_field_of_items_cannot_be_named_where_there_are_none(folder):
+    (folder / "ml-100k.item").unlink()
+    assert failure(folder, columns={"title": "movie_title", "item_id": "item_id"}) == (
+        "data.source.columns names title, fields of items, and there is no .item file beside ml-100k.inter"
+    )
 
 
 def test_a_query_field_makes_searches_and_a_task_field_decides(tmp_path):

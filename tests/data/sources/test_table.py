@@ -497,6 +497,16 @@ def test_an_order_that_only_one_table_has_is_refused(folder):
     assert len(rows(folder, columns={"order": None})) == 2
 
 
+@pytest.mark.parametrize("name", ["user_id", "query", "session", "split"])
+def test_a_column_of_times_is_no_text_as_well(folder, name):
+    message = failure(folder, columns={name: "timestamp"})
+    assert message == f"interactions.csv: column 'timestamp' is taken for both timestamp and {name}"
+
+
+def test_long_values_are_cut_in_complaints(folder):
+    assert len(failure(with_events(folder, f"user,item,ts\nu,{'x' * 10_000},1\n"))) < 500
+
+
 # ---- ids
 
 

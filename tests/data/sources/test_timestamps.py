@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -86,6 +87,31 @@ def test_times_at_the_change_of_the_clock_are_read_as_the_standard_library_reads
     berlin = ZoneInfo("Europe/Berlin")
     expected = [int(datetime.fromisoformat(text).replace(tzinfo=berlin).timestamp()) for text in texts]
     assert read([pa.array(texts)], zone="Europe/Berlin")[0] == expected
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai"])
+@pytest.mark.parametrize("kind", ["s", "ms", "us"])
+def test_typed_times_beyond_any_calendar_are_bad_and_not_wrapped(kind, zone):
+    times = pa.array([0, 2**62, -(2**62)], pa.timestamp(kind))
+    assert read([times], zone=zone)[1] == [True, False, False]
+    assert read([pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32())], zone=zone)[1] == [True, False]
+
+
+def test_iso_times_that_nanoseconds_cannot_hold_stay_out_of_reach():
+    assert read([pa.array(["2924-01-01"])], "ns")[0][0] > 2**62
+
+
+def test_decimals_stay_exact():
+    column = pa.array([Decimal("1714564800000000001"), Decimal("1")], pa.decimal128(20, 0))
+    assert read([column]) == ([1_714_564_800_000_000_001, 1], [True, True], "auto", 0)
+
+
+def test_only_what_is_rounded_counts_as_rounded():
+    assert read([pa.array(["9007199254740993", "1.5"])]) == ([9007199254740993, 1], [True, True], "auto", 1)
+
+
+def test_digits_with_underscores_are_no_number():
+    assert read([pa.array(["1", "1_000"])])[1] == [True, False]
 
 
 @pytest.mark.parametrize("kind", [pa.bool_(), pa.time32("s"), pa.duration("s"), pa.list_(pa.int64()), pa.binary()])
