@@ -105,7 +105,7 @@ def identity(config: AmazonConfig) -> str:
     return content_hash(options, find_files(config))
 
 
-def looks_like(path: Path) -> Path | None:
+def recognise(path: Path) -> Path | None:
     """The file of reviews at `path`, if it carries its published name; but for 2014, beside its metadata."""
     try:
         if path.is_file():

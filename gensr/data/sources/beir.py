@@ -101,11 +101,11 @@ def identity(config: BeirConfig) -> str:
     return content_hash(f"{options}{uses}", [files.corpus, *files.queries, *(path for _, path in files.qrels)])
 
 
-def looks_like(path: Path) -> bool:
-    """Whether a folder holds a collection's files under their published names."""
+def recognise(path: Path) -> Path | None:
+    """The folder at `path`, if it holds a collection's files under their published names."""
     names = names_in(path)
     queries, qrels = (any(word in name for name in names) for word in ("queries", "qrels"))
-    return not names.isdisjoint(CORPUS) and queries and qrels
+    return path if queries and qrels and not names.isdisjoint(CORPUS) else None
 
 
 def find_files(config: BeirConfig) -> Files:

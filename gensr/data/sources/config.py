@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
@@ -116,8 +117,34 @@ TableColumn = Literal[
 ]
 
 
+class FileSourceConfig(SourceConfig):
+    """Base of sources whose module, `gensr.data.sources.<type>`, reads files: `read_log`, `identity`, `recognise`."""
+
+    located_by: ClassVar[str] = "path"
+    """The option that names what `recognise` finds."""
+
+    def read(self) -> EventLog:
+        """See `SourceConfig.read`."""
+        log: EventLog = self._module().read_log(self)
+        return log
+
+    def identity(self) -> str:
+        """See `SourceConfig.identity`."""
+        return str(self._module().identity(self))
+
+    @classmethod
+    def recognise(cls, path: Path) -> SourceConfig | None:
+        """See `SourceConfig.recognise`."""
+        found = cls._module().recognise(path)
+        return cls.model_validate({cls.located_by: str(found)}) if found else None
+
+    @classmethod
+    def _module(cls) -> Any:
+        return import_module(f"gensr.data.sources.{cls.model_fields['type'].default}")
+
+
 @SOURCES.register
-class TableConfig(SourceConfig):
+class TableConfig(FileSourceConfig):
     """Events and items from CSV, TSV, JSON lines or Parquet files, the text formats also as .gz or .zst."""
 
     type: Literal["table"] = "table"
@@ -141,22 +168,3 @@ class TableConfig(SourceConfig):
     times become seconds, or milliseconds where any has a fraction of a second, unless this says otherwise."""
     time_zone: TimeZone = "UTC"
     """IANA name of the zone of ISO times that name none, and of the midnight that divides days."""
-
-    def read(self) -> EventLog:
-        """See `SourceConfig.read`."""
-        from gensr.data.sources.table import read_log
-
-        return read_log(self)
-
-    def identity(self) -> str:
-        """See `SourceConfig.identity`."""
-        from gensr.data.sources.table import identity
-
-        return identity(self)
-
-    @classmethod
-    def recognise(cls, path: Path) -> SourceConfig | None:
-        """See `SourceConfig.recognise`; a single file may be anyone's."""
-        from gensr.data.sources.table import looks_like
-
-        return cls(path=str(path)) if looks_like(path) else None

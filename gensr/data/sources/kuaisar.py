@@ -77,7 +77,7 @@ def identity(config: KuaiSARConfig) -> str:
     return content_hash(config.model_dump_json(exclude={"path"}), [*needed, *others])
 
 
-def looks_like(path: Path) -> Path | None:
+def recognise(path: Path) -> Path | None:
     """The folder of the log if `path` is it, or one of its two files of events."""
     with suppress(OSError, BadInputError):
         folder = path if path.is_dir() else path.parent

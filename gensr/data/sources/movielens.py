@@ -93,10 +93,11 @@ def identity(config: MovieLensConfig) -> str:
     return content_hash(config.model_dump_json(exclude={"path"}), find_files(config).each())
 
 
-def looks_like(path: Path) -> bool:
-    """Whether a folder holds the ratings and the movies of an edition."""
-    names = names_in(path)
-    return any({ratings, movies} <= names for ratings, movies in LAYOUTS.items())
+def recognise(path: Path) -> Path | None:
+    """The folder with the ratings and the movies of an edition, if `path` is it or its file of ratings."""
+    folder = path.parent if path.name in LAYOUTS else path
+    names = names_in(folder)
+    return folder if any({ratings, movies} <= names for ratings, movies in LAYOUTS.items()) else None
 
 
 def find_files(config: MovieLensConfig) -> Files:

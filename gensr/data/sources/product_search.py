@@ -114,10 +114,10 @@ def identity(config: ProductSearchConfig) -> str:
     return content_hash(options, [files.queries, *qrels, files.review_lines, files.reviews, files.metadata])
 
 
-def looks_like(path: Path) -> bool:
-    """Whether the folder holds the released files under their names."""
+def recognise(path: Path) -> Path | None:
+    """The folder at `path`, if it holds the released files under their names."""
     names = names_in(path)
-    return QUERY_FILE in names and not names.isdisjoint(QRELS)
+    return path if QUERY_FILE in names and not names.isdisjoint(QRELS) else None
 
 
 def _read_queries(path: Path) -> pa.Table:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from gensr.data.sources.config import SOURCES, SourceConfig, TimeZone
-
-if TYPE_CHECKING:
-    from gensr.data.log import EventLog
+from gensr.data.sources.config import SOURCES, FileSourceConfig, TimeZone
 
 Divided = Literal["train", "valid", "test"]
 Column = Literal["user_id", "item_id", "timestamp", "task", "query", "title", "categories"]
 
 
 @SOURCES.register
-class BeirConfig(SourceConfig):
+class BeirConfig(FileSourceConfig):
     """A test collection, search only: documents, queries and judgements in the files of BEIR or of a TREC track.
 
     Every relevant pair is one event at time 0. Nobody stands behind a query, so its user is the query itself and its
@@ -45,28 +41,9 @@ class BeirConfig(SourceConfig):
     all_items: bool = True
     """Keep documents that no relevant pair names; without them the candidates are easier."""
 
-    def read(self) -> EventLog:
-        """See `SourceConfig.read`."""
-        from gensr.data.sources.beir import read_log
-
-        return read_log(self)
-
-    def identity(self) -> str:
-        """See `SourceConfig.identity`."""
-        from gensr.data.sources.beir import identity
-
-        return identity(self)
-
-    @classmethod
-    def recognise(cls, path: Path) -> SourceConfig | None:
-        """See `SourceConfig.recognise`."""
-        from gensr.data.sources.beir import looks_like
-
-        return cls(path=str(path)) if looks_like(path) else None
-
 
 @SOURCES.register
-class KuaiSARConfig(SourceConfig):
+class KuaiSARConfig(FileSourceConfig):
     """KuaiSAR, search and feed of a short-video service: the published CSV files, its clicks as events.
 
     What the papers do on top belongs to the data section: `core` (both tasks, users and items with five events) and
@@ -92,29 +69,9 @@ class KuaiSARConfig(SourceConfig):
     all_items: bool = False
     """Keep items of `item_features.csv` that no event names; of the published ones that is most."""
 
-    def read(self) -> EventLog:
-        """See `SourceConfig.read`."""
-        from gensr.data.sources.kuaisar import read_log
-
-        return read_log(self)
-
-    def identity(self) -> str:
-        """See `SourceConfig.identity`."""
-        from gensr.data.sources.kuaisar import identity
-
-        return identity(self)
-
-    @classmethod
-    def recognise(cls, path: Path) -> SourceConfig | None:
-        """See `SourceConfig.recognise`."""
-        from gensr.data.sources.kuaisar import looks_like
-
-        folder = looks_like(path)
-        return cls(path=str(folder)) if folder else None
-
 
 @SOURCES.register
-class MovieLensConfig(SourceConfig):
+class MovieLensConfig(FileSourceConfig):
     """MovieLens 100K, 1M, 10M, 20M, 25M, 32M or latest: ratings recommend, tags search."""
 
     type: Literal["movielens"] = "movielens"
@@ -129,28 +86,9 @@ class MovieLensConfig(SourceConfig):
     drop_tags: tuple[str, ...] = ("In Netflix queue",)
     """Tags that nobody would search for; case does not matter."""
 
-    def read(self) -> EventLog:
-        """See `SourceConfig.read`."""
-        from gensr.data.sources.movielens import read_log
-
-        return read_log(self)
-
-    def identity(self) -> str:
-        """See `SourceConfig.identity`."""
-        from gensr.data.sources.movielens import identity
-
-        return identity(self)
-
-    @classmethod
-    def recognise(cls, path: Path) -> SourceConfig | None:
-        """See `SourceConfig.recognise`."""
-        from gensr.data.sources.movielens import looks_like
-
-        return cls(path=str(path)) if looks_like(path) else None
-
 
 @SOURCES.register
-class RecBoleConfig(SourceConfig):
+class RecBoleConfig(FileSourceConfig):
     """Atomic files of RecBole: `<name>.inter`, perhaps with `<name>.item` and `<name>.user`."""
 
     type: Literal["recbole"] = "recbole"
@@ -173,34 +111,16 @@ class RecBoleConfig(SourceConfig):
     time_zone: TimeZone = "UTC"
     """IANA name of the zone whose midnight divides days."""
 
-    def read(self) -> EventLog:
-        """See `SourceConfig.read`."""
-        from gensr.data.sources.recbole import read_log
-
-        return read_log(self)
-
-    def identity(self) -> str:
-        """See `SourceConfig.identity`."""
-        from gensr.data.sources.recbole import identity
-
-        return identity(self)
-
-    @classmethod
-    def recognise(cls, path: Path) -> SourceConfig | None:
-        """See `SourceConfig.recognise`."""
-        from gensr.data.sources.recbole import looks_like
-
-        return cls(path=str(path)) if looks_like(path) else None
-
 
 @SOURCES.register
-class AmazonConfig(SourceConfig):
+class AmazonConfig(FileSourceConfig):
     """Amazon reviews of 2014, 2018 or 2023 with their metadata; searches are made of the category paths.
 
     A review is a recommendation event and, where its item has a query, a search event of the same time and order: two
     faces of one purchase.
     """
 
+    located_by: ClassVar[str] = "reviews"
     type: Literal["amazon"] = "amazon"
     reference: ClassVar[str] = "Ai et al., SIGIR 2017, and Van Gysel et al., CIKM 2016; reviews of McAuley et al."
     reviews: str
@@ -232,29 +152,9 @@ class AmazonConfig(SourceConfig):
     seed: NonNegativeInt = 42
     """Draws the queries."""
 
-    def read(self) -> EventLog:
-        """See `SourceConfig.read`."""
-        from gensr.data.sources.amazon import read_log
-
-        return read_log(self)
-
-    def identity(self) -> str:
-        """See `SourceConfig.identity`."""
-        from gensr.data.sources.amazon import identity
-
-        return identity(self)
-
-    @classmethod
-    def recognise(cls, path: Path) -> SourceConfig | None:
-        """See `SourceConfig.recognise`."""
-        from gensr.data.sources.amazon import looks_like
-
-        reviews = looks_like(path)
-        return cls(reviews=str(reviews)) if reviews else None
-
 
 @SOURCES.register
-class ProductSearchConfig(SourceConfig):
+class ProductSearchConfig(FileSourceConfig):
     """The released Amazon product-search collections: their queries and relevant pairs, read as they are.
 
     Without the reviews they hold neither times nor purchases: every event happens at time 0 and histories are empty.
@@ -273,22 +173,3 @@ class ProductSearchConfig(SourceConfig):
     """The metadata of 2014: gives titles and categories."""
     all_items: bool = False
     """Keep items of the metadata that no event names as candidates."""
-
-    def read(self) -> EventLog:
-        """See `SourceConfig.read`."""
-        from gensr.data.sources.product_search import read_log
-
-        return read_log(self)
-
-    def identity(self) -> str:
-        """See `SourceConfig.identity`."""
-        from gensr.data.sources.product_search import identity
-
-        return identity(self)
-
-    @classmethod
-    def recognise(cls, path: Path) -> SourceConfig | None:
-        """See `SourceConfig.recognise`."""
-        from gensr.data.sources.product_search import looks_like
-
-        return cls(path=str(path)) if looks_like(path) else None

@@ -130,10 +130,10 @@ def identity(config: RecBoleConfig) -> str:
     return content_hash(f"{config.model_dump_json(exclude={'path'})}{uses}", files.each())
 
 
-def looks_like(path: Path) -> bool:
-    """Whether it is an ``.inter`` file or a folder with one."""
+def recognise(path: Path) -> Path | None:
+    """`path`, if it is an ``.inter`` file or a folder with one."""
     names = {path.name} if path.is_file() else names_in(path)
-    return any(format_suffix(Path(name)) == ".inter" for name in names)
+    return path if any(format_suffix(Path(name)) == ".inter" for name in names) else None
 
 
 def find_files(config: RecBoleConfig) -> Files:

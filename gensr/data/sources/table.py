@@ -85,13 +85,13 @@ def identity(config: TableConfig) -> str:
     return content_hash(json.dumps([options, [len(paths) for paths in files]], sort_keys=True), chain(*files))
 
 
-def looks_like(path: Path) -> bool:
-    """Whether `path` is a folder with files of the names that this source looks for."""
+def recognise(path: Path) -> Path | None:
+    """The folder at `path`, if it has files of the names that this source looks for; a single file may be anyone's."""
     try:
         find_files(TableConfig(path=str(path)))
     except (BadInputError, OSError):
-        return False
-    return path.is_dir()
+        return None
+    return path if path.is_dir() else None
 
 
 def find_files(config: TableConfig) -> Files:

@@ -227,8 +227,11 @@ def test_a_folder_of_something_else_is_refused_and_not_recognised(tmp_path):
     assert MovieLensConfig.recognise(tmp_path / "nothing") is None
 
 
-def test_a_folder_is_recognised_by_its_files(folder):
-    assert MovieLensConfig.recognise(folder) == SOURCES.parse({"type": "movielens", "path": str(folder)})
+def test_a_folder_is_recognised_by_its_files_and_so_is_its_file_of_ratings(folder):
+    expected = SOURCES.parse({"type": "movielens", "path": str(folder)})
+    assert MovieLensConfig.recognise(folder) == expected
+    ratings = next(path for path in folder.iterdir() if path.name in ("u.data", "ratings.dat", "ratings.csv"))
+    assert MovieLensConfig.recognise(ratings) == expected
 
 
 def test_identity_follows_options_and_content_not_the_place(folder, tmp_path_factory):
