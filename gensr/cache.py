@@ -129,9 +129,8 @@ class StageCache:
         if type(config).table is SemanticConfig.table:
             return None
         catalogue = dataset.catalogue
-        read = _digest(
-            [list(catalogue.item_ids), list(catalogue.text)]
-        )  # of the data only these: not candidates, nor histories
+        # Of the data only these: not candidates, nor histories.
+        read = _digest([list(catalogue.item_ids), list(catalogue.text)])
         seeds = [seed] if type(config).seeded else []
         path = self._path("text", ".safetensors", fingerprint(config), config.identity(), read, *seeds)
         with self.alone(path):

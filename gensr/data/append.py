@@ -7,21 +7,19 @@ everything is prepared with rows numbered by raw id, and `renumber` writes the s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gensr.data.catalogue import Catalogue
-from gensr.data.log import EventLog, Origin, check_log
+from gensr.data.dataset import Dataset, write_arrays
+from gensr.data.log import EventLog, Origin, check_log, no_text
+from gensr.data.sessions import entries
 from gensr.data.sources.order import FILE_ORDER, order_of_rows
 from gensr.data.texts import Texts
 from gensr.errors import BadInputError
-
-if TYPE_CHECKING:
-    from gensr.data.dataset import Dataset
 
 SAME = ("order", "split")
 """Optional columns that both logs must have, or neither."""
@@ -35,20 +33,9 @@ def join_logs(base: EventLog, new: EventLog) -> EventLog:
     Raises:
         BadInputError: the logs count time in different units, or only one of them has a column that orders or splits.
     """
-    if base.time != new.time:
-        raise BadInputError(
-            f"data.source.new counts time in {_words(new)}, data.source.base in {_words(base)}: they cannot be ordered"
-        )
-    for name in SAME:
-        if (name in base.events.column_names) != (name in new.events.column_names):
-            has, lacks = ("base", "new") if name in base.events.column_names else ("new", "base")
-            raise BadInputError(f"data.source.{has} has a column {name!r}, data.source.{lacks} has none: give both one")
+    _require_alike(base, new)
     by_rows = FILE_ORDER in base.report
-    if by_rows != (FILE_ORDER in new.report):
-        has, lacks = ("base", "new") if by_rows else ("new", "base")
-        raise BadInputError(f"data.source.{has} has file_order, data.source.{lacks} has not: give both the same order")
     generation = 1 + max(_last(base.events), _last(base.items))
-    known = pc.is_in(base.items["item_id"], value_set=new.items["item_id"].combine_chunks())
     items, renewed = _renew(base.items, new.items)
     fresh = new.items.filter(
         pc.invert(pc.is_in(new.items["item_id"], value_set=base.items["item_id"].combine_chunks()))
@@ -65,7 +52,7 @@ def join_logs(base: EventLog, new: EventLog) -> EventLog:
             "events": new.events.num_rows,
             "new_items": fresh.num_rows,
             "items_with_new_text": renewed,
-            "items_of_both": pc.sum(known).as_py() or 0,
+            "items_of_both": new.items.num_rows - fresh.num_rows,
         },
     }
     if by_rows:  # twins may stand on both sides
@@ -78,6 +65,22 @@ def join_logs(base: EventLog, new: EventLog) -> EventLog:
         time_zone=base.time.zone,
         events_from=Origin("the events of data.source.base and data.source.new together"),
     )
+
+
+def _require_alike(base: EventLog, new: EventLog) -> None:
+    """Raise `BadInputError` where the events of the two cannot be put into one order."""
+    if base.time != new.time:
+        raise BadInputError(
+            f"data.source.new counts time in {_words(new)}, data.source.base in {_words(base)}: they cannot be ordered"
+        )
+    for name in SAME:
+        if (name in base.events.column_names) != (name in new.events.column_names):
+            has, lacks = ("base", "new") if name in base.events.column_names else ("new", "base")
+            raise BadInputError(f"data.source.{has} has a column {name!r}, data.source.{lacks} has none: give both one")
+    by_rows = FILE_ORDER in base.report
+    if by_rows != (FILE_ORDER in new.report):
+        has, lacks = ("base", "new") if by_rows else ("new", "base")
+        raise BadInputError(f"data.source.{has} has file_order, data.source.{lacks} has not: give both the same order")
 
 
 def _words(log: EventLog) -> str:
@@ -101,23 +104,23 @@ def _renew(old: pa.Table, new: pa.Table) -> tuple[pa.Table, int]:
 
 
 def _with_columns(table: pa.Table, base: pa.Table, new: pa.Table, generation: int) -> pa.Table:
-    names = [name for name in base.column_names if name != "generation"]
-    names += [name for name in new.column_names if name not in (*names, "generation")]
+    """`table` with the columns of both logs, in one order, and its generation last."""
+    names = [name for name in dict.fromkeys([*base.column_names, *new.column_names]) if name != "generation"]
+    table = _with_generation(table, generation)
     for name in names:
         if name not in table.column_names:  # only a session can be absent
-            absent = pa.array([""], pa.string()).dictionary_encode().take(pa.array(np.zeros(table.num_rows, np.int32)))
-            table = table.append_column(name, absent)
-    generations = table["generation"] if "generation" in table.column_names else None
-    return _with_generation(table.select(names), generation, generations)
+            table = table.append_column(name, no_text(table.num_rows))
+    return table.select([*names, "generation"])
 
 
-def _with_generation(table: pa.Table, generation: int, known: pa.ChunkedArray | None = None) -> pa.Table:
+def _with_generation(table: pa.Table, generation: int) -> pa.Table:
     """`table` with the column `generation`: the one it has already, where it is part of the base."""
+    own = None
     if "generation" in table.column_names:
-        known, table = table["generation"], table.drop_columns(["generation"])
-    if generation or known is None:
-        known = pa.chunked_array([pa.array(np.full(table.num_rows, generation, np.int16))])
-    return table.append_column("generation", known)
+        own, table = table["generation"], table.drop_columns(["generation"])
+    if generation or own is None:
+        own = pa.array(np.full(table.num_rows, generation, np.int16))
+    return table.append_column("generation", own)
 
 
 def renumber(dataset: Dataset, rows: dict[str, np.ndarray], folder: Path) -> None:
@@ -148,24 +151,20 @@ def renumber(dataset: Dataset, rows: dict[str, np.ndarray], folder: Path) -> Non
     if dataset.starts is not None:
         begins = np.zeros(len(order), bool)
         begins[place[dataset.starts[:-1]]] = True
-        arrays["entry"] = np.concatenate([[0], np.cumsum(begins)])
-        arrays["starts"] = np.append(np.flatnonzero(begins), len(order))
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
-    _renumber_texts(dataset, rows, folder)
+        arrays |= entries(begins)
+    known = dataset.catalogue
+    item_ids, titles, categories = (
+        _moved(texts, rows["items"]) for texts in (known.item_ids, known.titles, known.categories)
+    )
+    catalogue = Catalogue(item_ids, titles, categories, _moved(known.queries, rows["queries"]), known.item_text)
+    write_arrays(folder, arrays, _moved(dataset.user_ids, rows["users"]), catalogue)
     _renumber_lists(dataset, rows["items"], place, folder)
 
 
-def _renumber_texts(dataset: Dataset, rows: dict[str, np.ndarray], folder: Path) -> None:
-    def moved(texts: Texts, kind: str) -> Texts:
-        old = np.argsort(rows[kind])[1:] - 1  # place among rows 1.. of each new row
-        return Texts.of_rows(texts.arrow.take(pa.array(old)))
-
-    known = dataset.catalogue
-    item_ids, titles, categories = (moved(texts, "items") for texts in (known.item_ids, known.titles, known.categories))
-    queries = moved(known.queries, "queries")
-    Catalogue(item_ids, titles, categories, queries, known.item_text).save(folder / "catalogue")
-    pq.write_table(pa.table({"user_id": moved(dataset.user_ids, "users").arrow}), folder / "users.parquet")
+def _moved(texts: Texts, rows: np.ndarray) -> Texts:
+    """Texts under new row numbers: of every old row [n+1]."""
+    old = np.argsort(rows)[1:] - 1  # place among rows 1.. of each new row
+    return Texts.of_rows(texts.arrow.take(pa.array(old)))
 
 
 def _renumber_lists(dataset: Dataset, rows: np.ndarray, place: np.ndarray, folder: Path) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gensr.data.arrays import count_distinct
 from gensr.data.log import EventLog, codes_of
-from gensr.data.sessions import joined_moments
+from gensr.data.sessions import entries, joined_moments
 from gensr.data.split import Split, strict_past
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
@@ -144,8 +145,8 @@ def _core_report(coded: _Coded, kept: np.ndarray, log: EventLog, core: CoreSpec)
     return {
         "core": {
             "events_left_out": int((~kept).sum()),
-            "users_left_out": len(np.unique(coded.user)) - len(np.unique(coded.user[kept])),
-            "items_left_out": log.items.num_rows - len(np.unique(coded.item[kept])) if core.items else 0,
+            "users_left_out": count_distinct(coded.user) - count_distinct(coded.user[kept]),
+            "items_left_out": log.items.num_rows - count_distinct(coded.item[kept]) if core.items else 0,
         }
     }
 
@@ -254,11 +255,13 @@ def _sort(
         keys, moved = _join_pages(keys, order, session, query)
         order = _lexsort_by_rank(keys) if moved else order
     given = columns["split"].to_numpy()[rows] if "split" in columns.column_names else None
-    tied = _tied([key[order] for key in keys])
+    keys = [key[order] for key in keys]
+    changed = _changes(keys)
+    moment = np.cumsum(changed)
+    tied = np.flatnonzero(~changed | ~np.append(changed[1:], True))  # events that share all keys with a neighbour
     if len(tied):  # few: what content has to decide
         some = order[tied]
-        moment = np.cumsum(_changes([key[some] for key in keys]))
-        finer = [moment]
+        finer = [moment[tied]]
         if session is not None:  # the clicks of one page stand together
             page = session[some]
             finer += [page, np.where(page > 0, query[some], 0)]
@@ -267,23 +270,21 @@ def _sort(
         if given is not None:  # of equal events the unused first, then as they were split: what was exported comes back
             finer.append((given[some] + 1) % len(Split))
         order[tied] = some[np.lexsort(finer[::-1])]
-    user, item, query = user[order], item[order], query[order]
-    moment = np.cumsum(_changes([key[order] for key in keys]))
+    user, query = keys[0], query[order]
     arrays = {
         "user": user,
-        "item": item,
+        "item": item[order],
         "task": events.task[order].astype(np.int8),
         "query": query,
-        "time": keys[1][order].astype(np.int64),
+        "time": keys[1].astype(np.int64),
     }
     arrays["ordinal"], arrays["past"] = strict_past(user, moment)
     arrays["offsets"] = np.searchsorted(user, np.arange(len(numbers["users"].members) + 2)).astype(np.int64)
     if session is not None:
         starts = _changes([moment, session[order], query]) | (session[order] == 0)
-        arrays["entry"] = np.concatenate([[0], np.cumsum(starts)])
-        arrays["starts"] = np.append(np.flatnonzero(starts), len(starts))
+        arrays |= entries(starts)
     if len(keys) == 3:
-        arrays["order"] = keys[2][order].astype(np.int64)
+        arrays["order"] = keys[2].astype(np.int64)
     if given is not None:
         arrays["given"] = given[order].astype(np.int8)
     return arrays, moved
@@ -333,12 +334,6 @@ def _changes(keys: list[np.ndarray]) -> np.ndarray:
     if len(changed):
         changed[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
     return changed
-
-
-def _tied(keys: list[np.ndarray]) -> np.ndarray:
-    """Positions of events that share all keys with a neighbour."""
-    changed = _changes(keys)
-    return np.flatnonzero(~changed | ~np.append(changed[1:], True))
 
 
 def _hashes(user: np.ndarray, users: pa.Array, item: np.ndarray, items: pa.ChunkedArray) -> np.ndarray:

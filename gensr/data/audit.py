@@ -7,21 +7,17 @@ by which the past was cut, so that a fault in the cutting cannot hide itself.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
+from gensr.data.dataset import CLICKS, Dataset
 from gensr.data.split import HELD_OUT, Split
 from gensr.data.tasks import Task
 from gensr.errors import GensrError
 
-if TYPE_CHECKING:
-    from gensr.data.dataset import Dataset
-
 CHUNK = 65536
-MOST_CLICKS = 5
-"""Clicks of a session that count as seen: as many as a history shows."""
 READ = 20_000
 """Requests per split and task whose words are compared, evenly spread; all where there are fewer."""
 
@@ -155,7 +151,7 @@ def _histories(dataset: Dataset, events: np.ndarray, max_history: int) -> dict[s
     items, wanted = dataset.item[slots], dataset.item[events][:, None]
     answer = items == wanted
     if dataset.starts is not None:
-        answer = (dataset.clicks(slots, MOST_CLICKS) == wanted[..., None]).any(axis=2)
+        answer = (dataset.clicks(slots, CLICKS) == wanted[..., None]).any(axis=2)
     answer &= real
     future = real & (later | (dataset.user[slots] != dataset.user[events][:, None]))
     return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gensr.data.negatives import spread
+from gensr.data.arrays import spread
 from gensr.data.split import HELD_OUT, Split
 from gensr.errors import DamagedFileError
 from gensr.files import undamaged

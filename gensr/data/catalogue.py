@@ -15,8 +15,8 @@ from gensr.data.log import normalise_query
 from gensr.data.texts import Texts
 from gensr.files import undamaged
 
-SPACES = r"[\s\p{Z}\x0b\x1c-\x1f\x{85}]+"
-"""What `str.split` parts words at, for Arrow's regular expressions."""
+SPACE = r"\s\p{Z}\x0b\x1c-\x1f\x{85}"
+"""Characters that `str.split` parts words at, for a class in Arrow's regular expressions."""
 
 
 class Catalogue:
@@ -85,7 +85,7 @@ class Catalogue:
         parts = {"title": self.titles.arrow, "categories": paths}
         described = None
         for name in self.item_text:
-            text = pc.utf8_trim(pc.replace_substring_regex(parts[name], SPACES, " "), " ")
+            text = pc.utf8_trim(pc.replace_substring_regex(parts[name], f"[{SPACE}]+", " "), " ")
             if described is None:
                 described = text
                 continue

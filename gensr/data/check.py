@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
+from gensr.data.arrays import count_distinct
 from gensr.data.log import codes_of
 from gensr.data.sources.config import SOURCES, AppendConfig, SourceConfig, TableConfig
 from gensr.data.tasks import Task
@@ -98,15 +99,10 @@ def _counts(log: EventLog) -> dict[str, int]:
         "users_with_both_tasks": int(((recommendation > 0) & (search > 0)).sum()),
         "users_with_three_events_of_a_task": int((np.maximum(recommendation, search) >= HELD_OUT_FROM).sum()),
         "items": log.items.num_rows,
-        "items_with_events": _distinct(codes_of(log.events["item_id"])[0]),
+        "items_with_events": count_distinct(codes_of(log.events["item_id"])[0]),
         "items_without_title_and_categories": int(pc.sum(no_text).as_py() or 0),
-        "queries": _distinct(queries),
+        "queries": count_distinct(queries),
     }
-
-
-def _distinct(codes: np.ndarray) -> int:
-    """How many different codes there are, without sorting them."""
-    return int(np.count_nonzero(np.bincount(codes, minlength=1)))
 
 
 def _times(log: EventLog) -> dict[str, str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
@@ -27,6 +29,8 @@ SCHEMA = 3
 
 MANIFEST = "manifest.json"
 ARRAYS = ("user", "item", "task", "query", "time", "ordinal", "split", "past", "offsets")
+CLICKS = 5
+"""Most clicks of a search session that a history shows; KuaiSAR's sessions have up to 5 in UniSAR's preparation."""
 SOME_ARRAYS = ("order", "entry", "starts")
 """Arrays that only some logs have."""
 
@@ -215,3 +219,11 @@ class Dataset:
 def _count(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
     ones = np.ones(len(rows), np.float32)
     return sparse.coo_matrix((ones, (np.asarray(rows), np.asarray(columns))), shape).tocsr()  # sums repeats
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray], user_ids: Texts, catalogue: Catalogue) -> None:
+    """Write into `folder`, which must exist, what `Dataset` opens but for the manifest and the candidate lists."""
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    pq.write_table(pa.table({"user_id": user_ids.arrow}), folder / "users.parquet")
+    catalogue.save(folder / "catalogue")

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gensr.data.catalogue import SPACE
 from gensr.data.split import HELD_OUT, Split
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError, did_you_mean
@@ -232,7 +233,7 @@ def write_trec(dataset: Dataset, folder: Path, name: str) -> dict[str, Any]:
 def _documents(dataset: Dataset) -> pa.Array:
     """Item ids of rows 1..I as one word each."""
     ids = dataset.catalogue.item_ids.arrow
-    odd = pc.match_substring_regex(ids, r"[\s%\p{Z}\x0b\x1c-\x1f\x{85}]")
+    odd = pc.match_substring_regex(ids, f"[{SPACE}%]")
     if not pc.any(odd).as_py():
         return ids
     return pc.replace_with_mask(ids, odd, pa.array([one_word(raw) for raw in ids.filter(odd).to_pylist()], pa.string()))

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from gensr.data.batch import Batch
 from gensr.data.candidates import CandidateList
-from gensr.data.dataset import Dataset
+from gensr.data.dataset import CLICKS, Dataset
 from gensr.data.negatives import Touched
 from gensr.data.split import Split
 from gensr.data.tasks import Task
 
-CLICKS = 5
-"""K: most clicks of a search session that a history shows; KuaiSAR's sessions have up to 5 in UniSAR's preparation."""
 MOST_SCORED = 1 << 18
 """Most candidates of an evaluation batch, but for a single request: the whole catalogue may be asked for."""
 BLOCK = 8192

@@ -222,6 +222,11 @@ def one_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([pa.concat_arrays(column.unify_dictionaries().chunks)])
 
 
+def no_text(rows: int) -> pa.DictionaryArray:
+    """A column of `TEXT` that holds ``""`` throughout."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([""]))
+
+
 def codes_of(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """Codes int32 [E] and texts of a `TEXT` column of a checked log; a text may be unused, and none comes twice."""
     array = column.chunk(0)

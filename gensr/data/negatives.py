@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gensr.data.arrays import distinct
 from gensr.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -168,23 +169,6 @@ class Touched:
             keys[row, np.searchsorted(items, held[row, column])] = -1.0  # what a row holds, it keeps
             drawn[start : start + step] = items[np.argpartition(keys, count - 1, axis=1)[:, :count]]
         return drawn
-
-
-def distinct(keys: np.ndarray) -> np.ndarray:
-    """`np.unique`, which takes ten times as long where there are many."""
-    keys = np.sort(keys)
-    return keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
-
-
-def spread(begin: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranges one after the other: of every position in them the range's number, and the position, int64 [sum of sizes].
-
-    Example:
-        >>> [part.tolist() for part in spread(np.array([7, 2]), np.array([2, 1]))]
-        [[0, 0, 1], [7, 8, 2]]
-    """
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    return row, np.arange(len(row)) + np.repeat(begin - np.cumsum(sizes) + sizes, sizes)
 
 
 def _random_keys(rng: np.random.Generator, rows: int, pool: Pool) -> np.ndarray:

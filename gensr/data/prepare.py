@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gensr.data.append import renumber
 from gensr.data.arrange import Arranged, arrange
 from gensr.data.audit import audit
 from gensr.data.candidates import CandidateList
 from gensr.data.catalogue import Catalogue
-from gensr.data.dataset import MANIFEST, SCHEMA, Dataset
+from gensr.data.dataset import MANIFEST, SCHEMA, Dataset, write_arrays
 from gensr.data.floors import measure_floors
 from gensr.data.log import EventLog, check_log
 from gensr.data.sources.config import SourceConfig
@@ -137,11 +135,9 @@ def _numbered_by_id(folder: Path, arranged: Arranged) -> Iterator[Path]:
 
 
 def _save(arranged: Arranged, spec: DataSpec, folder: Path) -> None:
-    for name, array in arranged.arrays.items():
-        np.save(folder / f"{name}.npy", array)
-    pq.write_table(pa.table({"user_id": arranged.users}), folder / "users.parquet")
     item_ids, titles, categories, queries = map(Texts.of_rows, (*arranged.items.columns, arranged.queries))
-    Catalogue(item_ids, titles, categories, queries, spec.item_text).save(folder / "catalogue")
+    catalogue = Catalogue(item_ids, titles, categories, queries, spec.item_text)
+    write_arrays(folder, arranged.arrays, Texts.of_rows(arranged.users), catalogue)
 
 
 def _draw_candidates(dataset: Dataset, spec: DataSpec, steps: Progress) -> None:

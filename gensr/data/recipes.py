@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from gensr.data.arrays import distinct, spread
 from gensr.data.bm25 import BM25Index
-from gensr.data.negatives import CHUNK, Pool, Touched, distinct, spread
+from gensr.data.negatives import CHUNK, Pool, Touched
 from gensr.data.queries import Wording, hierarchies, topic
 from gensr.data.split import Split
 from gensr.data.tasks import Task

@@ -41,3 +41,15 @@ def joined_moments(user: np.ndarray, moment: np.ndarray, session: np.ndarray, qu
     joined = moment.copy()
     joined[clicks] = np.repeat(here[begins], held)
     return joined
+
+
+def entries(begins: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays ``starts`` and ``entry`` of `gensr.data.dataset.Dataset`.
+
+    Args:
+        begins: where something begins that a history takes for one thing, bool [E].
+    """
+    return {
+        "starts": np.append(np.flatnonzero(begins), len(begins)),
+        "entry": np.concatenate([[0], np.cumsum(begins)]),
+    }

@@ -17,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gensr.data.arrays import spread
 from gensr.data.log import EventLog, Origin, check_log, codes_of
 from gensr.data.queries import STOP_WORDS, item_queries, krovetz, read_stop_words
 from gensr.data.sources.amazon_files import (
     LAYOUTS,
     Layout,
+    both_faces,
     count_words,
     find_version,
     metadata_beside,
@@ -30,7 +32,6 @@ from gensr.data.sources.amazon_files import (
 )
 from gensr.data.sources.published import AmazonConfig
 from gensr.data.sources.text import Dropped, content_hash, existing
-from gensr.data.tasks import Task
 from gensr.errors import BadInputError
 
 REVIEWS_OF_2014 = re.compile(r"reviews_.+\.json(\.gz|\.zst)?")
@@ -152,7 +153,7 @@ def _queries_of(
     begin = np.cumsum(count) - count
     which = encoded.indices.to_numpy()
     start = np.concatenate([[0], np.cumsum(count[which])])
-    place = np.arange(start[-1]) - np.repeat(start[:-1] - begin[which], count[which])
+    _, place = spread(begin[which], count[which])
     return ItemQueries(list(row), flat[place], start)
 
 
@@ -172,22 +173,11 @@ def _events(
     searched = np.flatnonzero((count > 0) & (kept < config.keep))
     first = queries.start[item[searched]]
     if config.queries_per_review == "all":
-        times = count[searched]
-        within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-        searched, place = np.repeat(searched, times), np.repeat(first, times) + within
+        range_of, place = spread(first, count[searched])
+        searched = searched[range_of]
     else:
         place = first + (drawn[searched] * count[searched]).astype(np.int64)
-    rows = np.concatenate([np.arange(len(item)), searched])
-    query = np.concatenate([np.zeros(len(item), np.int32), queries.codes[place] + 1])
-    task = np.where(np.arange(len(rows)) < len(item), int(Task.RECOMMENDATION), int(Task.SEARCH)).astype(np.int8)
-    by_line = np.argsort(rows, kind="stable")
-    table = reviews.take(pa.array(rows[by_line]))
-    texts = pa.array(["", *queries.texts], pa.string())
-    table = table.append_column("task", pa.array(task[by_line]))
-    table = table.append_column(
-        "query", pa.DictionaryArray.from_arrays(pa.array(query[by_line].astype(np.int32)), texts)
-    )
-    return table, {
+    return both_faces(reviews, searched, queries.codes[place], pa.array(queries.texts, pa.string())), {
         "events": len(searched),
         "queries": len(np.unique(queries.codes[place])),
         "reviews_of_items_without_a_query": int((count == 0).sum()),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,6 +33,7 @@ from gensr.data.sources.text import (
     json_object,
     text_lines,
 )
+from gensr.data.tasks import Task
 from gensr.errors import BadInputError
 
 Version = Literal["2014", "2018", "2023"]
@@ -314,3 +316,21 @@ def read_items(
         "texts_with_page_code": found.page_code,
     }
     return items, counts, found.lines
+
+
+def both_faces(reviews: pa.Table, searched: np.ndarray, query: np.ndarray, texts: pa.Array) -> pa.Table:
+    """A recommendation event for every review and a search for those `searched`, review by review.
+
+    Args:
+        reviews: `REVIEWS`, and perhaps more columns, which both faces get.
+        searched: rows of `reviews` [S]; one with several queries comes several times.
+        query: which of `texts` each search asked [S].
+        texts: distinct queries.
+    """
+    row = np.concatenate([np.arange(reviews.num_rows), searched])
+    task = np.repeat(np.array([Task.RECOMMENDATION, Task.SEARCH], np.int8), [reviews.num_rows, len(searched)])
+    code = np.concatenate([np.zeros(reviews.num_rows, np.int32), query + 1]).astype(np.int32)
+    by_line = np.argsort(row, kind="stable")
+    events = reviews.take(pa.array(row[by_line])).append_column("task", pa.array(task[by_line]))
+    asked = pa.DictionaryArray.from_arrays(pa.array(code[by_line]), pa.concat_arrays([pa.array([""]), texts]))
+    return events.append_column("query", asked)

@@ -1,10 +1,15 @@
-"""Which column of a table is what: the names people use, and the words when one is missing."""
+"""Which column of a table is what: the names people use, the words when one is missing, and what tasks it tells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from gensr.data.sources.formats import TableFile, listed
+from gensr.data.tasks import Task
 from gensr.errors import BadInputError, did_you_mean
 
 ALIASES = {
@@ -54,6 +59,20 @@ def guess(name: str, columns: list[str], usual: Mapping[str, Sequence[str]] = AL
     """The column whose name is a `usual` one for `name`."""
     simple = {_simple(column): column for column in reversed(columns)}
     return next((simple[_simple(alias)] for alias in usual[name] if _simple(alias) in simple), None)
+
+
+def codes_of_words(column: pa.DictionaryArray, known: Mapping[str, int]) -> np.ndarray:
+    """Codes int8 [E] of words in any case, -1 where unknown."""
+    words = [int(known.get(text.strip().lower(), -1)) for text in column.dictionary.to_pylist()]
+    codes: np.ndarray = np.array(words, np.int8)[column.indices.to_numpy()]
+    return codes
+
+
+def tasks_of_queries(query: pa.DictionaryArray) -> pa.Array:
+    """`Task` codes of rows that do not say: an event with a query is a search."""
+    asked = pc.not_equal(pc.utf8_trim_whitespace(query.dictionary), "").to_numpy(zero_copy_only=False)
+    codes = np.where(asked, Task.SEARCH, Task.RECOMMENDATION).astype(np.int8)
+    return pa.array(codes[query.indices.to_numpy()])
 
 
 def _simple(column: str) -> str:

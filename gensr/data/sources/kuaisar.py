@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gensr.data.log import EventLog, check_log
-from gensr.data.negatives import distinct
+from gensr.data.arrays import distinct
+from gensr.data.log import EventLog, check_log, one_dictionary
 from gensr.data.sources.kuaisar_files import Blocks, describe_follows, describe_users, joined, read_items, word_ids
 from gensr.data.sources.published import KuaiSARConfig
 from gensr.data.sources.text import Dropped, content_hash, find_file, find_optional
@@ -152,7 +152,7 @@ def _read_search(path: Path, config: KuaiSARConfig, dropped: Dropped) -> _Search
         texts.append(pc.fill_null(block["keyword"], "").dictionary_encode())
     filled = joined(columns)
     row, clicked, allowed = (filled.pop(name) for name in ("row", "clicked", "allowed"))
-    keyword = _one_dictionary(texts)
+    keyword = one_dictionary(pa.chunked_array(texts)).chunk(0)
     words = word_ids(keyword.dictionary)
     readable = words.is_valid().to_numpy(zero_copy_only=False)[keyword.indices.to_numpy()]
     blocks.drop("keyword is no list of word ids", row[~readable & (allowed | ~clicked)])  # the others are counted
@@ -259,7 +259,3 @@ def _overlap(feed: _Clicks, search: _Clicks) -> dict[str, int]:
 
 def _counts(rows: int, users: np.ndarray, items: np.ndarray) -> dict[str, int]:
     return {"rows": rows, "users": len(users), "items": len(items)}
-
-
-def _one_dictionary(pieces: list[pa.DictionaryArray]) -> pa.DictionaryArray:
-    return pa.concat_arrays(pa.chunked_array(pieces).unify_dictionaries().chunks)

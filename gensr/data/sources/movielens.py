@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gensr.data.log import EVENTS, ITEMS, TEXT, EventLog, Origin, check_log, normalise_query
+from gensr.data.log import EVENTS, ITEMS, TEXT, EventLog, Origin, check_log, no_text, normalise_query
 from gensr.data.sources.formats import TableFile, open_table
 from gensr.data.sources.items import complete, ids_in
 from gensr.data.sources.published import MovieLensConfig
@@ -124,8 +124,7 @@ def _ratings(path: Path, least: float, dropped: Dropped, rows: dict[str, int]) -
     for batch in _full_rows(_open_ratings(path), kinds, dropped, rows):
         kept = batch.filter(pc.greater_equal(batch["rating"], least))
         low += batch.num_rows - kept.num_rows
-        no_query = pa.DictionaryArray.from_arrays(pa.array(np.zeros(kept.num_rows, np.int32)), [""])
-        parts.append(_events(kept, Task.RECOMMENDATION, no_query))
+        parts.append(_events(kept, Task.RECOMMENDATION, no_text(kept.num_rows)))
     dropped.add(f"{path.name}: rating below {least:g}", rows=low)
     return pa.concat_tables([EVENTS.empty_table(), *parts])
 

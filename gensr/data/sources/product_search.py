@@ -15,7 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gensr.data.log import TEXT, EventLog, Origin, check_log, codes_of, normalise_query
-from gensr.data.sources.amazon_files import LAYOUTS, find_version, read_items, read_reviews, with_whole_dictionaries
+from gensr.data.sources.amazon_files import (
+    LAYOUTS,
+    both_faces,
+    find_version,
+    read_items,
+    read_reviews,
+    with_whole_dictionaries,
+)
 from gensr.data.sources.items import ids_in
 from gensr.data.sources.published import ProductSearchConfig
 from gensr.data.sources.text import (
@@ -205,28 +212,10 @@ def _placed(
         first = searches["line"].to_numpy()[lost][:SHOWN_LINES].tolist()
         dropped.add_lines(f"{path.name}: no such purchase among the {which}", first, int(lost.sum()))
     counts = {"train": int((~hidden).sum()), "hidden": int(hidden.sum()), "searches_placed": int((found >= 0).sum())}
-    return _both_faces(reviews, hidden, searches, found), counts
-
-
-def _both_faces(reviews: pa.Table, hidden: np.ndarray, searches: pa.Table, found: np.ndarray) -> pa.Table:
-    """A recommendation event for every review and the searches whose review was `found`, line by line."""
-    placed = np.flatnonzero(found >= 0)
-    row = np.concatenate([np.arange(reviews.num_rows), found[placed]])
-    by_line = np.argsort(row, kind="stable")
-    task = np.repeat([int(Task.RECOMMENDATION), int(Task.SEARCH)], [reviews.num_rows, len(placed)])
     code, texts = codes_of(searches["query"])
-    query = np.concatenate([np.zeros(reviews.num_rows, np.int32), code[placed] + 1])
-    columns = {
-        "task": pa.array(task[by_line].astype(np.int8)),
-        "query": pa.DictionaryArray.from_arrays(
-            pa.array(query[by_line].astype(np.int32)), pa.concat_arrays([pa.array([""]), texts])
-        ),
-        "split": pa.array(np.where(hidden[row[by_line]], int(Split.TEST), int(Split.TRAIN)).astype(np.int8)),
-    }
-    events = reviews.take(pa.array(row[by_line]))
-    for name, column in columns.items():
-        events = events.append_column(name, column)
-    return events
+    division = np.where(hidden, Split.TEST, Split.TRAIN).astype(np.int8)
+    placed = found >= 0
+    return both_faces(reviews.append_column("split", pa.array(division)), found[placed], code[placed], texts), counts
 
 
 def _read_review_lines(path: Path, dropped: Dropped) -> tuple[np.ndarray, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gensr.data.log import EVENTS, ITEMS, SHOWN_ROWS, TEXT, EventLog, Origin, check_log
-from gensr.data.sources.columns import ALIASES, guess
+from gensr.data.log import EVENTS, ITEMS, SHOWN_ROWS, TEXT, EventLog, Origin, check_log, no_text
+from gensr.data.sources.columns import ALIASES, codes_of_words, guess, tasks_of_queries
 from gensr.data.sources.formats import TableFile, open_table
 from gensr.data.sources.items import complete, ids_in, without_text
 from gensr.data.sources.parts import PartsOrigin
@@ -27,7 +26,7 @@ from gensr.data.sources.published import RecBoleConfig
 from gensr.data.sources.text import content_hash, existing, find_optional, format_suffix, names_in, text_lines
 from gensr.data.split import SPELLINGS as SPLITS
 from gensr.data.split import Split
-from gensr.data.tasks import SPELLINGS, Task, parse_task
+from gensr.data.tasks import SPELLINGS
 from gensr.errors import BadInputError, did_you_mean
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -242,10 +241,10 @@ def _events(
         count = batch.num_rows
         order = pa.array(np.arange(start + first, start + first + count))
         time, fractions = _times(cells["timestamp"], file.table, first) if "timestamp" in cells else (order, 0)
-        query = cells.get("query", pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), [""]))
+        query = cells.get("query", no_text(count))
         if "query" in cells:
             query = _joined(query, file.types[fields["query"]], config)
-        task = _tasks(cells["task"], file.table, first) if "task" in cells else _searches(query)
+        task = _tasks(cells["task"], file.table, first) if "task" in cells else tasks_of_queries(query)
         row = {
             "user_id": cells["user_id"],
             "item_id": cells["item_id"],
@@ -289,23 +288,12 @@ def _is_number(text: str) -> bool:
 
 def _tasks(column: pa.DictionaryArray, table: TableFile, first: int) -> pa.Array:
     """`Task` codes of a column of words."""
-    codes = np.zeros(len(column.dictionary), np.int8)
-    for at, word in enumerate(column.dictionary.to_pylist()):
-        with suppress(BadInputError):
-            codes[at] = parse_task(word)
-    rows = codes[column.indices.to_numpy()]
-    if len(bad := np.flatnonzero(rows == 0)):
+    codes = codes_of_words(column, SPELLINGS)
+    if len(bad := np.flatnonzero(codes < 0)):
         values = column.take(pa.array(bad[:SHOWN_ROWS])).to_pylist()
         known = f"Known: {', '.join(SPELLINGS)}{did_you_mean(values[0].lower(), SPELLINGS)}"
         raise table.origin.complaint("unknown task", bad + first, values, expected=known)
-    return pa.array(rows)
-
-
-def _searches(query: pa.DictionaryArray) -> pa.Array:
-    """Without a task, an event with a query is a search."""
-    asked = pc.not_equal(pc.utf8_trim_whitespace(query.dictionary), "").to_numpy(zero_copy_only=False)
-    codes = np.where(asked, Task.SEARCH, Task.RECOMMENDATION).astype(np.int8)
-    return pa.array(codes[query.indices.to_numpy()])
+    return pa.array(codes)
 
 
 def _joined(column: pa.DictionaryArray, kind: str, config: RecBoleConfig) -> pa.DictionaryArray:

@@ -13,10 +13,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gensr.data.log import EVENTS, ITEMS, OPTIONAL, SHOWN_ROWS, TEXT, EventLog, Origin, check_log, one_dictionary
-from gensr.data.sources.columns import Given, match
+from gensr.data.log import (
+    EVENTS,
+    ITEMS,
+    OPTIONAL,
+    SHOWN_ROWS,
+    TEXT,
+    EventLog,
+    Origin,
+    check_log,
+    no_text,
+    one_dictionary,
+)
+from gensr.data.sources.columns import Given, codes_of_words, match, tasks_of_queries
 from gensr.data.sources.config import TableConfig
 from gensr.data.sources.formats import SUFFIXES, Misfit, TableFile, convert, open_table
+from gensr.data.sources.items import without_text
 from gensr.data.sources.order import FILE_ORDER, order_of_rows
 from gensr.data.sources.parts import PartsOrigin, find_parts
 from gensr.data.sources.text import content_hash, existing
@@ -63,7 +75,7 @@ def read_log(config: TableConfig) -> EventLog:
     if files.items:
         items, items_from, columns["items"] = _read_items(tables[2], given, reader.rows)
     else:
-        items, items_from = _items_of(events), None
+        items, items_from = without_text(events["item_id"].chunk(0).dictionary), None
     if reader.times.rounded:
         report["timestamps_rounded_down"] = reader.times.rounded
     log = check_log(
@@ -219,7 +231,7 @@ class EventReader:
         for field in [*EVENTS, *OPTIONAL]:
             if field.name in names:
                 chunks = [
-                    chunk[field.name] if field.name in chunk else _none(len(chunk["task"])) for chunk in self._chunks
+                    chunk[field.name] if field.name in chunk else no_text(len(chunk["task"])) for chunk in self._chunks
                 ]
                 columns[field.name] = pa.chunked_array(chunks, field.type)
         self._chunks = []
@@ -249,17 +261,20 @@ class EventReader:
                     bad[name].add(row, ~valid, column)
                     chunk[name] = pa.array(time)
                 elif name in CODES:
-                    codes = _codes(column, CODES[name])
+                    codes = codes_of_words(column, CODES[name])
                     bad[name].add(row, codes < 0, column)
                     chunk[name] = pa.array(codes)
                 elif name == "order":
                     chunk[name] = self._order(file, row, column)
                 else:
                     chunk[name] = column
-            chunk.setdefault("query", _none(len(chunk["timestamp"])))
-            chunk.setdefault("task", _task_of(chunk["query"], task))
+            rows = len(chunk["timestamp"])
+            chunk.setdefault("query", no_text(rows))
+            if "task" not in chunk:
+                said = task is not None
+                chunk["task"] = pa.array(np.full(rows, task, np.int8)) if said else tasks_of_queries(chunk["query"])
             self._chunks.append(chunk)
-            row += len(chunk["task"])
+            row += rows
         bad["timestamp"].refuse(file.origin, "bad timestamp", self.times.expected)
         bad["task"].refuse(file.origin, "unknown task", _known(bad["task"].values, SPELLINGS))
         bad["split"].refuse(
@@ -324,27 +339,6 @@ def _filled(column: pa.Array) -> pa.Array:
     return pc.fill_null(column.dictionary_decode(), "").dictionary_encode() if column.null_count else column
 
 
-def _none(rows: int) -> pa.Array:
-    """Empty texts."""
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([""]))
-
-
-def _task_of(query: pa.Array, task: Task | None) -> pa.Array:
-    """Task codes of rows that do not say: `task`, or what having a query makes of them."""
-    if task is not None:
-        return pa.array(np.full(len(query), task, np.int8))
-    asked = pc.not_equal(pc.utf8_trim_whitespace(query.dictionary), "").to_numpy(zero_copy_only=False)
-    codes = np.where(asked, Task.SEARCH, Task.RECOMMENDATION).astype(np.int8)
-    return pa.array(codes[query.indices.to_numpy()])
-
-
-def _codes(column: pa.Array, known: Mapping[str, int]) -> np.ndarray:
-    """Codes int8 [E] of words in any case, -1 where unknown."""
-    words = [int(known.get(text.strip().lower(), -1)) for text in column.dictionary.to_pylist()]
-    codes: np.ndarray = np.array(words, np.int8)[column.indices.to_numpy()]
-    return codes
-
-
 def _known(values: list[str], known: Mapping[str, int]) -> str:
     hint = did_you_mean(values[0].lower(), known).removeprefix("; ") if values else ""
     return f"Known: {', '.join(known)}" + (f" ({hint})" if hint else "")
@@ -371,10 +365,3 @@ def _read_items(group: list[TableFile], given: Given, rows: dict[str, int]) -> t
     first = parts[0][1]
     origin = first if len(parts) == 1 else PartsOrigin(first.name, first.lines, tuple(parts))
     return pa.concat_tables(tables), origin, names[0]
-
-
-def _items_of(events: pa.Table) -> pa.Table:
-    """Items without text: those of the events, in the order of their first event."""
-    ids = events["item_id"].chunk(0).dictionary
-    empty = pa.nulls(len(ids), pa.string())
-    return pa.table([ids, empty, empty], schema=ITEMS)
