@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gensr.errors import BadInputError
+
+Function = Callable[..., Any]
 
 
 class Prompt(NamedTuple):
@@ -33,6 +35,14 @@ class Prompt(NamedTuple):
     block_mask: Tensor
     task: Tensor
 
+    def select(self, rows: Tensor) -> Prompt:
+        """The prompts `rows` [n], their blocks cut to the longest of them."""
+        chosen = Prompt(*(value.index_select(0, rows) for value in self))
+        length = int(chosen.block_mask.sum(1).max())
+        return chosen._replace(
+            block=chosen.block[:, :length], slot=chosen.slot[:, :length], block_mask=chosen.block_mask[:, :length]
+        )
+
 
 class Backbone(nn.Module, ABC):
     """A language model behind the four calls a ranker needs. It never generates: one answer position, two head rows.
@@ -46,6 +56,8 @@ class Backbone(nn.Module, ABC):
     """Row of `logits` that holds the positive answer; only where there is a vocabulary."""
     no: int
     """Row of `logits` that holds the negative answer; only where there is a vocabulary."""
+    checkpointing: bool = False
+    """Whether the backward pass recomputes the layers' activations instead of keeping them: less memory, more time."""
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
@@ -76,6 +88,18 @@ class Backbone(nn.Module, ABC):
         raise BadInputError(
             f"{type(self).__name__} answers with a number, not with a token: it has no vocabulary to take logits over"
         )
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Cast the language model's weights, for serving; slots come and margins leave in float32 as before."""
+        self.to(dtype)
+
+    def compile_with(self, compiler: Callable[[Function], Function]) -> None:
+        """From now on, run the functions in which the time goes as `compiler` returns them (`torch.compile`, say).
+
+        Raises:
+            BadInputError: there is nothing to compile.
+        """
+        raise BadInputError(f"{type(self).__name__} holds nothing that could be compiled")
 
     @property
     @abstractmethod

@@ -6,7 +6,7 @@ and no vocabulary, but one small network a task. Swapping one for the other chan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from gensr.backbones.base import Backbone, Prompt
+from gensr.backbones.base import Backbone, Function, Prompt
 from gensr.backbones.config import DiscriminativeConfig, T5Sizes
 from gensr.backbones.lora import add_adapters
 from gensr.backbones.packing import encode_blocks
 from gensr.backbones.pretrained import load_t5
 from gensr.backbones.prompt import fill_slots
-from gensr.backbones.t5 import T5State, random_t5, read_prefixes
+from gensr.backbones.t5 import T5State, in_groups, random_t5, read_prefixes
 from gensr.backbones.tokenizer import tokenize, train_tokenizer
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
@@ -45,6 +45,7 @@ class DiscriminativeBackbone(Backbone):
         self.model, self.tokenizer = model, tokenizer
         self.width = model.config.d_model
         self.heads = nn.ModuleDict({task.label: task_head(self.width, dropout) for task in Task})
+        self._encode_blocks = encode_blocks
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
         """See `Backbone.tokenize`."""
@@ -60,9 +61,14 @@ class DiscriminativeBackbone(Backbone):
 
     def hidden(self, state: T5State, slots: Tensor) -> Tensor:
         """Mean of a block's final states, [B, C, D]; see `Backbone.hidden`."""
+        return in_groups(self._hidden, state, slots)
+
+    def _hidden(self, state: T5State, slots: Tensor) -> Tensor:
         prompt = state.prompt
         inputs = fill_slots(self.embed(prompt.block), prompt.slot, slots)
-        final = encode_blocks(self.model.encoder, state.prefix, inputs, prompt.block_mask)  # [B, C, T, D]
+        final = self._encode_blocks(
+            self.model.encoder, state.prefix, inputs, prompt.block_mask, recompute=self.checkpointing
+        )  # [B, C, T, D]
         real = prompt.block_mask.to(final.dtype)[:, None, :, None]  # [B, 1, T, 1]
         return (final * real).sum(2) / real.sum(2).clamp(min=1)
 
@@ -74,6 +80,14 @@ class DiscriminativeBackbone(Backbone):
             margins = torch.stack([self.heads[kind.label](states).squeeze(-1) for kind in Task])  # [tasks, B, C]
         mine = task == torch.tensor([int(kind) for kind in Task], device=task.device).unsqueeze(1)  # [tasks, B]
         return torch.where(mine.unsqueeze(-1), margins, 0.0).sum(0)
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """See `Backbone.cast`; the heads keep their digits, or close candidates would tie."""
+        self.model.to(dtype)
+
+    def compile_with(self, compiler: Callable[[Function], Function]) -> None:
+        """See `Backbone.compile_with`."""
+        self._encode_blocks = compiler(encode_blocks)
 
     @property
     def embedding_rms(self) -> float:

@@ -4,16 +4,23 @@ The prefix sees itself; a block sees the prefix and itself; nothing sees another
 is a whole prompt, so the paper's interleaved layout is the case P = 0 of the same function. T5's position bias depends
 on distances alone: a prefix padded on the left therefore gives every block the positions it would have alone.
 
+The same functions train and score. Two products are arranged for one decoder token beside many encoder states: its
+query goes through the key matrix before it meets a state, and the weighted mean of the states through the value matrix
+after it, so that no state is projected at all.
+
 B requests, C candidates, H heads, P prefix tokens, T block tokens, k head width, D model width.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gensr.backbones.kernels import feed_forward, linear, residual, rms_norm
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -22,57 +29,67 @@ class PrefixState(NamedTuple):
     """What all candidates of a request share.
 
     Attributes:
-        encoder: keys and values [B, H, P, k] of every encoder layer.
-        decoder: keys and values [B, H, P, k] of every decoder layer's cross-attention; empty without a decoder.
-        mask: additive float [B, 1, 1, P], 0 or the lowest finite number.
+        layers: keys and values [B, H, P, k] of every encoder layer; empty where P is 0.
+        final: [B, P, D] the encoder's final states, which the decoder reads.
+        mask: additive float [B, P], 0 or half the lowest finite number.
     """
 
-    encoder: list[KeyValue]
-    decoder: list[KeyValue]
+    layers: list[KeyValue]
+    final: Tensor
     mask: Tensor
 
     def expand(self, rows: Tensor) -> PrefixState:
         """The state of requests that use prefix `rows` [B]."""
-
-        def pick(layers: list[KeyValue]) -> list[KeyValue]:
-            return [(key.index_select(0, rows), value.index_select(0, rows)) for key, value in layers]
-
-        return PrefixState(pick(self.encoder), pick(self.decoder), self.mask.index_select(0, rows))
+        layers = [(key.index_select(0, rows), value.index_select(0, rows)) for key, value in self.layers]
+        return PrefixState(layers, self.final.index_select(0, rows), self.mask.index_select(0, rows))
 
 
-def encode_prefix(encoder: Any, inputs: Tensor, mask: Tensor, *, decoder: Any | None = None) -> PrefixState:
+def encode_prefix(encoder: Any, inputs: Tensor, mask: Tensor, *, recompute: bool = False) -> PrefixState:
     """Run the prefixes through the encoder.
 
     Args:
         encoder: a transformers ``T5Stack``.
         inputs: [B, P, D] token embeddings, padded on the left.
         mask: bool [B, P].
-        decoder: the ``T5Stack`` that will read the encoder's states, where there is one.
+        recompute: recompute activations in the backward pass instead of keeping them.
     """
-    additive = _additive(mask, inputs.dtype)[:, None, None, :]  # [B, 1, 1, P]
+    additive = _additive(mask, inputs.dtype)
     length = inputs.shape[1]
-    keys_values: list[KeyValue] = []
-    cross: list[KeyValue] = []
-    if length:
-        bias = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length, device=inputs.device)
-        hidden = encoder.dropout(inputs)
-        for block in encoder.block:
-            attention = block.layer[0].SelfAttention
-            normed = block.layer[0].layer_norm(hidden)
-            query = _heads(attention.q(normed), attention)  # [B, H, P, k]
-            key, value = _heads(attention.k(normed), attention), _heads(attention.v(normed), attention)
-            keys_values.append((key, value))
-            scores = query @ key.transpose(-1, -2) + bias + additive
-            context = _probabilities(scores, attention) @ value
-            hidden = hidden + block.layer[0].dropout(attention.o(_merge(context)))
-            hidden = block.layer[-1](hidden)
-        if decoder is not None:
-            final = encoder.dropout(encoder.final_layer_norm(hidden))
-            cross = [_key_value(block.layer[1].EncDecAttention, final) for block in decoder.block]
-    return PrefixState(keys_values, cross, additive)
+    if length == 0:
+        return PrefixState([], inputs, additive)
+    bias = _position_bias(encoder, length, length) + additive[:, None, None, :]  # [B, H, P, P]
+    places = mask.flatten().nonzero().squeeze(1)  # [n] where real tokens stand: only they are worked on
+    hidden = encoder.dropout(inputs.flatten(0, 1).index_select(0, places))  # [n, D]
+    layers: list[KeyValue] = []
+    for block in encoder.block:
+        hidden, key, value = _call(recompute, _prefix_layer, block, hidden, places, bias)
+        layers.append((key, value))
+    final = encoder.dropout(rms_norm(encoder.final_layer_norm, hidden))
+    return PrefixState(layers, _put(final, places, len(inputs), length), additive)
 
 
-def encode_blocks(encoder: Any, state: PrefixState, inputs: Tensor, mask: Tensor) -> Tensor:
+def _prefix_layer(block: Any, hidden: Tensor, places: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    layer = block.layer[0]
+    attention = layer.SelfAttention
+    normed = rms_norm(layer.layer_norm, hidden)
+    query, key, value = (
+        _split(_put(linear(part, normed), places, len(bias), bias.shape[-1]), attention).transpose(1, 2)
+        for part in (attention.q, attention.k, attention.v)
+    )  # each [B, H, P, k]
+    weights = _probabilities(query @ key.transpose(-1, -2) + bias, attention)
+    context = (weights @ value).transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)  # [n, H * k]
+    hidden = residual(hidden, attention.o, context, layer.dropout)
+    return feed_forward(block.layer[-1], hidden), key, value
+
+
+def _put(tokens: Tensor, places: Tensor, rows: int, length: int) -> Tensor:
+    """Real tokens [n, d] at their places in zeros, [rows, length, d]."""
+    if len(tokens) == rows * length:
+        return tokens.view(rows, length, -1)
+    return tokens.new_zeros(rows * length, tokens.shape[-1]).index_copy(0, places, tokens).view(rows, length, -1)
+
+
+def encode_blocks(encoder: Any, state: PrefixState, inputs: Tensor, mask: Tensor, *, recompute: bool = False) -> Tensor:
     """Run the blocks through the encoder; their final states [B, C, T, D].
 
     Args:
@@ -80,107 +97,168 @@ def encode_blocks(encoder: Any, state: PrefixState, inputs: Tensor, mask: Tensor
         state: the blocks' prefixes.
         inputs: [B, C, T, D] embeddings of text and vectors.
         mask: bool [B, T]; blocks of one request share it.
+        recompute: recompute activations in the backward pass instead of keeping them.
     """
-    prefix = state.mask.shape[-1]
-    additive = _block_additive(mask, inputs.dtype)  # [B, 1, 1, 1, T]
-    total = prefix + inputs.shape[2]
-    bias = encoder.block[0].layer[0].SelfAttention.compute_bias(total, total, device=inputs.device)[0, :, prefix:]
+    prefix, length = state.mask.shape[1], inputs.shape[2]
+    bias = _position_bias(encoder, length, prefix + length)[:, :, None]  # [1, H, 1, T, P + T]
+    visible = torch.cat([state.mask, _additive(mask, inputs.dtype)], dim=1)
+    bias = bias + visible[:, None, None, None, :]  # [B, H, 1, T, P + T]
     hidden = encoder.dropout(inputs)
     for number, block in enumerate(encoder.block):
-        attention = block.layer[0].SelfAttention
-        normed = block.layer[0].layer_norm(hidden)
-        query = _block_heads(attention.q(normed), attention)  # [B, H, C, T, k]
-        own = (_block_heads(attention.k(normed), attention), _block_heads(attention.v(normed), attention))
-        shared = state.encoder[number] if prefix else None
-        context = _attend(attention, query, own, additive, shared, state.mask, bias)
-        hidden = hidden + block.layer[0].dropout(attention.o(context))
-        hidden = block.layer[-1](hidden)
-    return cast(Tensor, encoder.dropout(encoder.final_layer_norm(hidden)))
+        shared = state.layers[number] if prefix else None
+        hidden = _call(recompute, _block_layer, block, hidden, shared, bias)
+    return encoder.dropout(rms_norm(encoder.final_layer_norm, hidden))  # type: ignore[no-any-return]
 
 
-def decode_step(decoder: Any, state: PrefixState, final: Tensor, mask: Tensor, start: Tensor) -> Tensor:
-    """One decoder step over a prefix and each of its blocks; the decoder's hidden state [B, C, D].
-
-    Args:
-        decoder: a transformers ``T5Stack``.
-        state: the blocks' prefixes, encoded for this decoder.
-        final: [B, C, T, D] the encoder's final states of the blocks.
-        mask: bool [B, T]; blocks of one request share it.
-        start: [D] embedding of the decoder's start token.
-    """
-    prefix = state.mask.shape[-1]
-    additive = _block_additive(mask, final.dtype)  # [B, 1, 1, 1, T]
-    hidden = decoder.dropout(start.expand(*final.shape[:2], 1, -1))  # [B, C, 1, D]
-    for number, block in enumerate(decoder.block):
-        own_attention, cross = block.layer[0], block.layer[1]
-        # One token attends to itself with weight 1, so its query, key and position bias never matter.
-        value = own_attention.SelfAttention.v(own_attention.layer_norm(hidden))
-        hidden = hidden + own_attention.dropout(own_attention.SelfAttention.o(value))
-        attention = cross.EncDecAttention
-        query = _block_heads(attention.q(cross.layer_norm(hidden)), attention)  # [B, H, C, 1, k]
-        own = (_block_heads(attention.k(final), attention), _block_heads(attention.v(final), attention))
-        shared = state.decoder[number] if prefix else None
-        context = _attend(attention, query, own, additive, shared, state.mask, None)
-        hidden = hidden + cross.dropout(attention.o(context))
-        hidden = block.layer[-1](hidden)
-    return cast(Tensor, decoder.dropout(decoder.final_layer_norm(hidden)).squeeze(2))
+def _block_layer(block: Any, hidden: Tensor, shared: KeyValue | None, bias: Tensor) -> Tensor:
+    layer = block.layer[0]
+    attention = layer.SelfAttention
+    normed = rms_norm(layer.layer_norm, hidden)
+    query, key, value = (
+        _split(linear(part, normed), attention).permute(0, 3, 1, 2, 4)
+        for part in (attention.q, attention.k, attention.v)
+    )  # each [B, H, C, T, k]
+    context = _attend(attention, query, key, value, shared, bias)
+    hidden = residual(hidden, attention.o, context, layer.dropout)
+    return feed_forward(block.layer[-1], hidden)
 
 
-def _attend(
-    attention: Any,
-    query: Tensor,
-    own: KeyValue,
-    own_mask: Tensor,
-    shared: KeyValue | None,
-    shared_mask: Tensor,
-    bias: Tensor | None,
-) -> Tensor:
-    """Attention of blocks [B, H, C, Tq, k] to the prefix and themselves, in one softmax -> [B, C, Tq, H * k]."""
+def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, shared: KeyValue | None, bias: Tensor) -> Tensor:
+    """Attention of blocks [B, H, C, T, k] to the prefix and themselves, in one softmax -> [B, C, T, H * k]."""
     batch, heads, candidates, length, width = query.shape
-    key, value = own
-    scores = query @ key.transpose(-1, -2) + own_mask  # [B, H, C, Tq, T]
-    if bias is not None:
-        scores = scores + bias[None, :, None, :, -key.shape[3] :]
+    if shared is None and not torch.is_grad_enabled():
+        # One pass over whole prompts; in training, its dropout and the bias's gradient would take the long way as well.
+        rows = zip(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), bias, strict=True)
+        mixed = [F.scaled_dot_product_attention(q, k, v, attn_mask=b.transpose(0, 1), scale=1.0) for q, k, v, b in rows]
+        return torch.stack(mixed).transpose(2, 3).flatten(3)
+    scores = query @ key.transpose(-1, -2)  # [B, H, C, T, T]
     if shared is None:
-        context = _probabilities(scores, attention) @ value
+        context = _probabilities(scores + bias, attention) @ value
     else:
         # One matrix product for all candidates: the prefix is never copied per candidate.
         flat = query.reshape(batch, heads, candidates * length, width)
-        prefix = (flat @ shared[0].transpose(-1, -2) + shared_mask).view(batch, heads, candidates, length, -1)
-        if bias is not None:
-            prefix = prefix + bias[None, :, None, :, : prefix.shape[-1]]
-        weights = _probabilities(torch.cat([prefix, scores], dim=-1), attention)
-        to_prefix, to_own = weights[..., : prefix.shape[-1]], weights[..., prefix.shape[-1] :]
+        to_prefix = (flat @ shared[0].transpose(-1, -2)).view(batch, heads, candidates, length, -1)
+        weights = _probabilities(torch.cat([to_prefix, scores], dim=-1) + bias, attention)
+        to_prefix, to_own = weights[..., :-length], weights[..., -length:]
         context = (to_prefix.reshape(batch, heads, candidates * length, -1) @ shared[1]).view_as(query)
         context = context + to_own @ value
     return context.permute(0, 2, 3, 1, 4).reshape(batch, candidates, length, heads * width)
 
 
+def decode_step(
+    decoder: Any, state: PrefixState, final: Tensor, mask: Tensor, start: Tensor, *, recompute: bool = False
+) -> Tensor:
+    """One decoder step over a prefix and each of its blocks; the decoder's hidden state [B, C, D].
+
+    Args:
+        decoder: a transformers ``T5Stack``.
+        state: the blocks' prefixes.
+        final: [B, C, T, D] the encoder's final states of the blocks.
+        mask: bool [B, T]; blocks of one request share it.
+        start: [D] embedding of the decoder's start token.
+        recompute: recompute activations in the backward pass instead of keeping them.
+    """
+    batch, candidates = final.shape[:2]
+    visible = torch.cat([state.mask, _additive(mask, final.dtype)], dim=1)[:, None, None, :]  # [B, 1, 1, P + T]
+    # Until it has looked at a candidate, the token is the same for all of them, but for its dropout.
+    rows = (batch, candidates) if decoder.training and decoder.dropout.p else (1, 1)
+    hidden = decoder.dropout(start.expand(*rows, -1))
+    for block in decoder.block:
+        hidden = _call(recompute, _decoder_layer, block, hidden, state.final, final, visible)
+    return decoder.dropout(rms_norm(decoder.final_layer_norm, hidden))  # type: ignore[no-any-return]
+
+
+def _decoder_layer(block: Any, hidden: Tensor, prefix: Tensor, own: Tensor, visible: Tensor) -> Tensor:
+    batch, candidates = own.shape[:2]
+    own_layer, cross_layer = block.layer[0], block.layer[1]
+    # One token attends to itself with weight 1, so its query, key and position bias never matter.
+    value = linear(own_layer.SelfAttention.v, rms_norm(own_layer.layer_norm, hidden))
+    hidden = residual(hidden, own_layer.SelfAttention.o, value, own_layer.dropout)
+    attention = cross_layer.EncDecAttention
+    query = _split(linear(attention.q, rms_norm(cross_layer.layer_norm, hidden)), attention)
+    query = query.expand(batch, candidates, -1, -1)  # [B, C, H, k]
+    memory, prefixes = _Memory(attention, own.flatten(0, 1), queries=1), prefix.shape[1]
+    if prefixes == 0:
+        context = memory.context(_probabilities(memory.scores(query) + visible, attention))  # [B, C, H, k]
+    else:
+        shared = _Memory(attention, prefix, queries=candidates)
+        scores = torch.cat([shared.scores(query), memory.scores(query)], dim=-1)  # [B, C, H, P + T]
+        weights = _probabilities(scores + visible, attention)
+        context = shared.context(weights[..., :prefixes]) + memory.context(weights[..., prefixes:])
+    hidden = residual(hidden.expand(batch, candidates, -1), attention.o, context.flatten(2), cross_layer.dropout)
+    return feed_forward(block.layer[-1], hidden)
+
+
+class _Memory:
+    """Encoder states [n, t, D] that a decoder layer looks at with `queries` tokens each, n * queries = B * C.
+
+    Few queries go through the key matrix themselves; many are cheaper met by projected states. An adapter beside one of
+    the matrices is a function, not a matrix: there the states are projected.
+    """
+
+    def __init__(self, attention: Any, states: Tensor, *, queries: int) -> None:
+        self.states, self.queries = states, queries
+        plain = type(attention.k) is nn.Linear and type(attention.v) is nn.Linear
+        self.folded = plain and queries < attention.key_value_proj_dim
+        if self.folded:
+            heads = attention.n_heads
+            self.key, self.value = (
+                part.weight.view(heads, -1, states.shape[-1]) for part in (attention.k, attention.v)
+            )
+        else:
+            self.key, self.value = (
+                _split(linear(part, states), attention).transpose(1, 2) for part in (attention.k, attention.v)
+            )  # each [n, H, t, k]
+
+    def scores(self, query: Tensor) -> Tensor:
+        """Dot products of queries [B, C, H, k] with the states' keys, [B, C, H, t]."""
+        batch, candidates, heads, width = query.shape
+        rows = query.reshape(-1, self.queries, heads, width)  # [n, m, H, k]
+        if not self.folded:
+            found: Tensor = rows.transpose(1, 2) @ self.key.transpose(-1, -2)  # [n, H, m, t]
+        else:
+            looked = rows.permute(2, 0, 1, 3).flatten(1, 2) @ self.key  # [H, n * m, D]
+            looked = looked.view(heads, -1, self.queries, looked.shape[-1]).permute(1, 0, 2, 3)  # [n, H, m, D]
+            found = looked.reshape(len(looked), -1, looked.shape[-1]) @ self.states.transpose(1, 2)
+            found = found.view(len(looked), heads, self.queries, -1)
+        return found.transpose(1, 2).reshape(batch, candidates, heads, -1)
+
+    def context(self, weights: Tensor) -> Tensor:
+        """Sums of the states' values under weights [B, C, H, t], [B, C, H, k]."""
+        batch, candidates, heads, length = weights.shape
+        rows = weights.reshape(-1, self.queries, heads, length).transpose(1, 2)  # [n, H, m, t]
+        if not self.folded:
+            found: Tensor = rows @ self.value  # [n, H, m, k]
+        else:
+            mean = rows.reshape(len(rows), -1, length) @ self.states  # [n, H * m, D]
+            mean = mean.view(len(rows), heads, self.queries, -1).transpose(0, 1).flatten(1, 2)  # [H, n * m, D]
+            found = (mean @ self.value.transpose(1, 2)).view(heads, -1, self.queries, self.value.shape[1])
+            found = found.transpose(0, 1)
+        return found.transpose(1, 2).reshape(batch, candidates, heads, -1)
+
+
+def _call(recompute: bool, layer: Any, *arguments: Any) -> Any:
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(layer, *arguments, use_reentrant=False)
+    return layer(*arguments)
+
+
 def _probabilities(scores: Tensor, attention: Any) -> Tensor:
-    weights = F.softmax(scores.float(), dim=-1).type_as(scores)
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).type_as(scores)
     return F.dropout(weights, p=attention.dropout, training=attention.training)
 
 
+def _position_bias(encoder: Any, queries: int, keys: int) -> Tensor:
+    """Bias of the last `queries` of `keys` positions, [1, H, queries, keys]."""
+    attention = encoder.block[0].layer[0].SelfAttention
+    bias: Tensor = attention.compute_bias(keys, keys, device=attention.relative_attention_bias.weight.device)
+    return bias[:, :, keys - queries :]
+
+
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    # The lowest finite number, not -inf: a row of padding alone must stay finite.
+    # Half the lowest finite number, not -inf: a row of padding alone must stay finite.
     return torch.where(mask, 0.0, torch.finfo(dtype).min / 2).to(dtype)
 
 
-def _block_additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    return _additive(mask, dtype)[:, None, None, None, :]
-
-
-def _key_value(attention: Any, hidden: Tensor) -> KeyValue:
-    return _heads(attention.k(hidden), attention), _heads(attention.v(hidden), attention)
-
-
-def _heads(projected: Tensor, attention: Any) -> Tensor:
-    return projected.view(*projected.shape[:-1], attention.n_heads, -1).transpose(1, 2)  # [B, H, P, k]
-
-
-def _merge(context: Tensor) -> Tensor:
-    return context.transpose(1, 2).flatten(2)  # [B, P, H * k]
-
-
-def _block_heads(projected: Tensor, attention: Any) -> Tensor:
-    return projected.view(*projected.shape[:-1], attention.n_heads, -1).permute(0, 3, 1, 2, 4)  # [B, H, C, T, k]
+def _split(projected: Tensor, attention: Any) -> Tensor:
+    return projected.view(*projected.shape[:-1], attention.n_heads, -1)  # [..., H, k]

@@ -15,6 +15,8 @@ from gensr.errors import BadInputError
 PAD, TEXT, QUERY, SLOT = range(4)
 TEXT_TOKENS = 256
 """Most tokens of a template's text between two markers."""
+PADDING = 0.1
+"""Share of a block that may be padding before requests are read apart from longer ones."""
 
 
 class PromptBuilder(nn.Module):
@@ -74,11 +76,15 @@ class PromptBuilder(nn.Module):
 
 
 def fill_slots(text: Tensor, slot: Tensor, vectors: Tensor) -> Tensor:
-    """Put vectors into prompts: text [B, T, D], slot [B, T] (-1 = text), vectors [B, C, S, D] -> [B, C, T, D]."""
+    """Put vectors into prompts: text [B, T, D], slot [B, T] (-1 = text), vectors [B, C, S, D] -> [B, C, T, D].
+
+    The result has the text's dtype, which is that of the backbone's weights.
+    """
+    vectors = vectors.to(text.dtype)
     # A product with a 0/1 matrix: unlike gather, its gradient is summed in a fixed order.
     where = (slot.unsqueeze(-1) == torch.arange(vectors.shape[2], device=slot.device)).to(vectors.dtype)  # [B, T, S]
     placed = where.unsqueeze(1) @ vectors  # [B, C, T, D]
-    return torch.where((slot >= 0)[:, None, :, None], placed, text.unsqueeze(1).to(placed.dtype))
+    return torch.where((slot >= 0)[:, None, :, None], placed.to(text.dtype), text.unsqueeze(1))
 
 
 def distinct_prefixes(prompt: Prompt) -> tuple[Tensor, Tensor]:
@@ -88,6 +94,24 @@ def distinct_prefixes(prompt: Prompt) -> tuple[Tensor, Tensor]:
     """
     distinct, rows = torch.unique(prompt.prefix, dim=0, return_inverse=True)
     return distinct, rows
+
+
+def by_length(prompt: Prompt) -> list[Tensor]:
+    """Rows of a batch in groups whose blocks are nearly of one length, the longest first; int64 [n] each.
+
+    Work on padding is then at most a share of `PADDING`. Blocks of the packed layout mostly are of one length; prompts
+    of the interleaved one, or with a vector for every item of a history, are not.
+    """
+    lengths = prompt.block_mask.sum(1)
+    order = lengths.argsort(descending=True, stable=True)
+    starts: list[int] = []
+    longest = 0.0
+    for place, length in enumerate(lengths[order].tolist()):
+        if not starts or length < longest * (1 - PADDING):
+            starts.append(place)
+            longest = length
+    ends = [*starts[1:], len(order)]
+    return [order[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def _columns(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -11,12 +11,12 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from gensr.backbones.base import Backbone, Prompt, head_logits, head_margin
+from gensr.backbones.base import Backbone, Function, Prompt, head_logits, head_margin
 from gensr.backbones.config import T5Config, T5Sizes
 from gensr.backbones.lora import add_adapters
 from gensr.backbones.packing import PrefixState, decode_step, encode_blocks, encode_prefix
 from gensr.backbones.pretrained import load_t5
-from gensr.backbones.prompt import distinct_prefixes, fill_slots
+from gensr.backbones.prompt import by_length, distinct_prefixes, fill_slots
 from gensr.backbones.tokenizer import answer_ids, tokenize, train_tokenizer
 from gensr.errors import BadInputError
 
@@ -26,6 +26,10 @@ class T5State(NamedTuple):
 
     prefix: PrefixState
     prompt: Prompt
+
+    def select(self, rows: Tensor) -> T5State:
+        """The requests `rows` [n]."""
+        return T5State(self.prefix.expand(rows), self.prompt.select(rows))
 
 
 class T5Backbone(Backbone):
@@ -47,6 +51,7 @@ class T5Backbone(Backbone):
         self.model, self.tokenizer = model, tokenizer
         self.width = model.config.d_model
         self.yes, self.no = answer_ids(tokenizer, answers)
+        self._encode_blocks, self._decode_step = encode_blocks, decode_step
         for block in model.decoder.block:
             # A single decoder token attends to itself alone: these weights have no effect and no gradient.
             attention = block.layer[0].SelfAttention
@@ -66,15 +71,19 @@ class T5Backbone(Backbone):
 
     def encode(self, prompt: Prompt) -> T5State:
         """See `Backbone.encode`. Equal prefixes of a batch are read once, and share their dropout in training."""
-        return T5State(read_prefixes(self, prompt, self.model.encoder, self.model.decoder), prompt)
+        return T5State(read_prefixes(self, prompt, self.model.encoder), prompt)
 
     def hidden(self, state: T5State, slots: Tensor) -> Tensor:
-        """See `Backbone.hidden`."""
+        """See `Backbone.hidden`. Requests with blocks of very different lengths are read apart."""
+        return in_groups(self._hidden, state, slots)
+
+    def _hidden(self, state: T5State, slots: Tensor) -> Tensor:
         prompt = state.prompt
         inputs = fill_slots(self.embed(prompt.block), prompt.slot, slots)
-        final = encode_blocks(self.model.encoder, state.prefix, inputs, prompt.block_mask)  # [B, C, T, D]
+        prefix, mask, recompute = state.prefix, prompt.block_mask, self.checkpointing
+        final = self._encode_blocks(self.model.encoder, prefix, inputs, mask, recompute=recompute)  # [B, C, T, D]
         start = self.model.shared.weight[self.model.config.decoder_start_token_id or 0]
-        return decode_step(self.model.decoder, state.prefix, final, prompt.block_mask, start)
+        return self._decode_step(self.model.decoder, prefix, final, mask, start, recompute=recompute)
 
     def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
         """See `Backbone.answer`."""
@@ -83,6 +92,10 @@ class T5Backbone(Backbone):
     def logits(self, hidden: Tensor) -> Tensor:
         """See `Backbone.logits`."""
         return head_logits(hidden, self.model.lm_head.weight) * self._output_scale
+
+    def compile_with(self, compiler: Callable[[Function], Function]) -> None:
+        """See `Backbone.compile_with`; the prefixes, of many lengths and read once, stay as they are."""
+        self._encode_blocks, self._decode_step = compiler(encode_blocks), compiler(decode_step)
 
     @property
     def _output_scale(self) -> float:
@@ -103,12 +116,22 @@ class T5Backbone(Backbone):
         (folder / "backbone.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def read_prefixes(backbone: Backbone, prompt: Prompt, encoder: Any, decoder: Any | None = None) -> PrefixState:
+def in_groups(read: Callable[[T5State, Tensor], Tensor], state: T5State, slots: Tensor) -> Tensor:
+    """``read(state, slots)`` [B, C, D] in groups of requests of nearly one block length."""
+    groups = by_length(state.prompt)
+    if len(groups) == 1:
+        return read(state, slots)
+    parts = [read(state.select(rows), slots.index_select(0, rows)) for rows in groups]
+    return torch.cat(parts).index_select(0, torch.cat(groups).argsort())
+
+
+def read_prefixes(backbone: Backbone, prompt: Prompt, encoder: Any) -> PrefixState:
     """The prefixes of a batch through a T5 encoder, equal ones once."""
     if prompt.prefix.shape[1] == 0:
         return encode_prefix(encoder, backbone.embed(prompt.prefix), prompt.prefix_mask)
     distinct, rows = distinct_prefixes(prompt)
-    return encode_prefix(encoder, backbone.embed(distinct), distinct > 0, decoder=decoder).expand(rows)
+    state = encode_prefix(encoder, backbone.embed(distinct), distinct > 0, recompute=backbone.checkpointing)
+    return state.expand(rows)
 
 
 def _scales_output(config: Any) -> bool:

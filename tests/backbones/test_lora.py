@@ -83,7 +83,8 @@ def test_adapters_change_margins_in_both_layouts_once_they_are_trained(name, lay
     given = inputs(plain, layout)
     with torch.no_grad():
         if name != "discriminative":
-            assert torch.equal(margins(backbone, given), margins(plain, given))  # a new adapter changes nothing
+            # A new adapter changes nothing, but the linear maps beside it are arranged differently.
+            torch.testing.assert_close(margins(backbone, given), margins(plain, given), atol=1e-5, rtol=0)
         before = margins(backbone, given)
         shake(backbone)
         after = margins(backbone, given)
