@@ -1,15 +1,19 @@
 """Any causal language model as a backbone: transformers' own forward, a prefix read once, a block for each candidate.
 
 A causal model reads from left to right, so its keys and values of a prefix are the same whatever follows: every
-candidate's block continues from the prefix's cache, which is exact, and the answer is read at the block's last token.
+candidate's block continues from them, which is exact, and the answer is read at the block's last token. All blocks of a
+request share one copy of them (`gensr.backbones.sharing`). The few architectures whose attention cannot do that
+continue from a copy for each candidate, and a warning says so.
 
-B requests, R distinct prefixes, C candidates, P prefix tokens, T block tokens, D width of embeddings.
+B requests, R distinct prefixes, C candidates, P prefix tokens, T block tokens, D width of embeddings, K key heads.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,29 +21,31 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from gensr.backbones.base import Backbone, Prompt, head_logits, head_margin
+from gensr.backbones.architecture import check_architecture, try_shared_prefix
+from gensr.backbones.base import Backbone, Function, Prompt, head_logits, head_margin
 from gensr.backbones.config import DecoderConfig, DecoderSizes
 from gensr.backbones.lora import add_adapters
 from gensr.backbones.pretrained import load_decoder
 from gensr.backbones.prompt import distinct_prefixes, fill_slots
+from gensr.backbones.sharing import KeyValue, block_mask
 from gensr.backbones.tokenizer import answer_ids, tokenize, train_tokenizer
 from gensr.errors import BadInputError
 
 TOKENS = 16_384
-"""Most tokens, prefix copies included, read at once where no gradient is needed: bounds the memory of scoring."""
+"""Most tokens read at once where no gradient is needed, copies of prefixes included: bounds the memory of scoring."""
+WINDOWS = ("sliding_window", "attention_chunk_size")
+"""Options of architectures whose tokens look back no farther than this."""
 
 
 class DecoderState(NamedTuple):
     """A batch of prompts whose prefixes have been read.
 
     Attributes:
-        cache: keys and values of the distinct prefixes, [R, heads, P, width] for every layer; empty where P is 0.
-        rows: int64 [B] the prefix of each request.
+        layers: keys and values of the requests' prefixes, [B, K, P, width], by layer; empty where P is 0.
         prompt: the prompts.
     """
 
-    cache: list[tuple[Tensor, Tensor]]
-    rows: Tensor
+    layers: dict[int, KeyValue]
     prompt: Prompt
 
 
@@ -54,9 +60,14 @@ class DecoderBackbone(Backbone):
         tokenizer: its tokenizer.
         answers: the positive and the negative answer, one token each.
 
+    Attributes:
+        shares_prefix: whether candidates share one copy of their prefix; found by trying. Where they cannot, a warning
+            says so.
+
     Raises:
-        BadInputError: an answer is not a single token, or the architecture does not answer as its cache, its positions
-            and two rows of its head make expect (bidirectional attention, no such cache, capped or scaled logits).
+        BadInputError: an answer is not a single token, or the architecture does not answer as its keys and values, its
+            positions and two rows of its head make expect (bidirectional attention, no such cache, capped or scaled
+            logits).
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, answers: tuple[str, str] = (" Yes", " No")) -> None:
@@ -65,8 +76,15 @@ class DecoderBackbone(Backbone):
         self.yes, self.no = answer_ids(tokenizer, answers)
         self.width = model.get_input_embeddings().embedding_dim
         self._space = " " if _keeps_spaces(tokenizer) else ""
+        self._forward, self._checkpointing = _last_states, False
         self._takes_positions = "position_ids" in inspect.signature(self._body.forward).parameters
-        check_architecture(self)
+        self._window = min(getattr(model.config, name, None) or math.inf for name in WINDOWS)
+        self.shares_prefix = True
+        refusal = try_shared_prefix(self)
+        if refusal is not None:
+            self.shares_prefix = False
+            check_architecture(self)
+            _warn_of_copies(model, refusal)
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
         """See `Backbone.tokenize`. Each text stands in the middle of a prompt: its first word gets a word's space."""
@@ -81,53 +99,124 @@ class DecoderBackbone(Backbone):
         """See `Backbone.encode`. Equal prefixes of a batch are read once, and share their dropout in training."""
         self._check_length(prompt)
         if prompt.prefix.shape[1] == 0:
-            return DecoderState([], torch.zeros_like(prompt.task), prompt)
+            return DecoderState({}, prompt)
         distinct, rows = distinct_prefixes(prompt)
-        cache = transformers.DynamicCache()
-        self._read(self.embed(distinct), distinct > 0, cache)
-        return DecoderState([(layer.keys, layer.values) for layer in cache.layers], rows, prompt)
+        layers: dict[int, KeyValue] = {}
+        for number, (key, value) in self._read_prefixes(distinct).items():
+            layers[number] = key.index_select(0, rows), value.index_select(0, rows)
+        return DecoderState(layers, prompt)
 
     def hidden(self, state: DecoderState, slots: Tensor) -> Tensor:
         """See `Backbone.hidden`. Without gradients, candidates are read in parts, so that memory stays bounded."""
         prompt = state.prompt
-        length = prompt.prefix.shape[1] + prompt.block.shape[1]
+        shared = bool(state.layers) and self._shares(prompt)
+        read = self._read_behind_shared if shared else self._read_behind_copies
         part = slots.shape[1]
         if not torch.is_grad_enabled():
+            length = prompt.block.shape[1] + (0 if shared else prompt.prefix.shape[1])
             part = max(1, TOKENS // (length * slots.shape[0]))
         text = self.embed(prompt.block)
-        parts = [self._hidden(state, fill_slots(text, prompt.slot, some)) for some in torch.split(slots, part, dim=1)]
-        return torch.cat(parts, dim=1)
-
-    def _hidden(self, state: DecoderState, inputs: Tensor) -> Tensor:
-        """Hidden states [B, C, D] at the last token of blocks [B, C, T, D]."""
-        prompt = state.prompt
-        _, candidates, length, _ = inputs.shape
-        mask = torch.cat([prompt.prefix_mask, prompt.block_mask], dim=1)  # [B, P + T]
-        cache = None
-        if state.cache:
-            cache = transformers.DynamicCache()
-            rows = state.rows.repeat_interleave(candidates)  # [B * C]
-            for number, (key, value) in enumerate(state.cache):
-                cache.update(key.index_select(0, rows), value.index_select(0, rows), number)
-        states = self._read(inputs.flatten(0, 1), mask.repeat_interleave(candidates, dim=0), cache)
-        last = prompt.block_mask.sum(1) - 1  # [B]
+        last = prompt.block_mask.sum(1, keepdim=True) - 1  # [B, 1]
         # A product with a 0/1 vector: unlike gather, its gradient is summed in a fixed order.
-        chosen = (torch.arange(length, device=last.device) == last.unsqueeze(1)).to(states.dtype)  # [B, T]
-        return torch.einsum("bctd,bt->bcd", torch.unflatten(states, 0, (-1, candidates)), chosen)
+        chosen = (torch.arange(text.shape[1], device=last.device) == last).to(text.dtype)  # [B, T]
+        found = []
+        for some in torch.split(slots, part, dim=1):
+            states = read(state, fill_slots(text, prompt.slot, some))  # [B, C, T, D]
+            found.append(torch.einsum("bctd,bt->bcd", states, chosen.to(states.dtype)))
+        return torch.cat(found, dim=1)
 
-    def _read(self, inputs: Tensor, mask: Tensor, cache: Any | None) -> Tensor:
-        """Last hidden states [n, t, D] of inputs [n, t, D], whose mask [n, cached + t] covers what `cache` holds."""
-        # Padding does not count: a token's position is the number of real tokens before it.
-        positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
-        extra = {"position_ids": positions} if self._takes_positions else {}
-        output = self._body(
-            inputs_embeds=inputs,
-            attention_mask=mask.long(),
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **extra,
+    def _read_prefixes(self, prefix: Tensor) -> dict[int, KeyValue]:
+        """Keys and values of prefixes, int64 [R, P], in every layer."""
+        mask = prefix > 0
+        inputs = {"inputs_embeds": self.embed(prefix), "attention_mask": mask.long(), **self._at(_positions(mask))}
+        if self.shares_prefix:
+            kept: dict[int, KeyValue] = {}
+            _last_states(self._body, **inputs, use_cache=False, keep=kept)
+            return kept
+        cache = transformers.DynamicCache()
+        _last_states(self._body, **inputs, use_cache=True, past_key_values=cache)
+        return {number: (layer.keys, layer.values) for number, layer in enumerate(cache.layers)}
+
+    def _read_behind_shared(self, state: DecoderState, inputs: Tensor) -> Tensor:
+        """Last hidden states [B, C, T, D] of blocks [B, C, T, D], those of a request behind one another in one row."""
+        _, candidates, length, _ = inputs.shape
+        prompt = state.prompt
+        positions = _positions(prompt.prefix_mask, prompt.block_mask).repeat(1, candidates)  # [B, C * T]
+        states = self._forward(
+            self._body,
+            inputs_embeds=inputs.flatten(1, 2),
+            attention_mask=block_mask(prompt.prefix_mask, length, inputs.dtype),
+            use_cache=False,
+            prefix=state.layers,
+            **self._at(positions),
         )
-        return cast(Tensor, output.last_hidden_state)
+        return torch.unflatten(states, 1, (candidates, length))
+
+    def _read_behind_copies(self, state: DecoderState, inputs: Tensor) -> Tensor:
+        """The same, each block in a row of its own behind a copy of its prefix, if there is one."""
+        candidates, prompt = inputs.shape[1], state.prompt
+        cache = transformers.DynamicCache() if state.layers else None
+        for number, (key, value) in state.layers.items():
+            copies = (kept.repeat_interleave(candidates, dim=0) for kept in (key, value))
+            cast(Any, cache).update(*copies, number)
+        mask = torch.cat([prompt.prefix_mask, prompt.block_mask], dim=1).repeat_interleave(candidates, dim=0)
+        positions = _positions(prompt.prefix_mask, prompt.block_mask).repeat_interleave(candidates, dim=0)
+        states = self._forward(
+            self._body,
+            inputs_embeds=inputs.flatten(0, 1),
+            attention_mask=mask.long(),
+            use_cache=cache is not None,
+            past_key_values=cache,
+            **self._at(positions),
+        )
+        return torch.unflatten(states, 0, (-1, candidates))
+
+    def _at(self, positions: Tensor) -> dict[str, Tensor]:
+        return {"position_ids": positions} if self._takes_positions else {}
+
+    def _shares(self, prompt: Prompt) -> bool:
+        """Whether candidates can share these prefixes: in a longer prompt, a sliding window would cut some off."""
+        length = prompt.prefix.shape[1] + prompt.block.shape[1]
+        fits = length <= self._window
+        if self.shares_prefix and not fits:
+            reason = f"a prompt of {length} tokens is longer than its sliding window of {self._window}"
+            if self.checkpointing:
+                raise _no_checkpointing(self.model, reason)
+            _warn_of_copies(self.model, reason)
+        return self.shares_prefix and fits
+
+    @property
+    def checkpointing(self) -> bool:
+        """See `Backbone`; done by transformers' own layers.
+
+        Raises:
+            BadInputError: when set, for an architecture that cannot.
+        """
+        return self._checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, wanted: bool) -> None:
+        if wanted and not self.shares_prefix:
+            raise _no_checkpointing(self.model, "its layers continue from a cache, which they drop when they recompute")
+        # Newer releases of transformers have both under a new name, and warn of the old one.
+        kind = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
+        try:
+            if wanted:
+                getattr(self.model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
+            elif self._checkpointing:
+                getattr(self.model, f"{kind}_checkpointing_disable")()
+        except ValueError as error:
+            raise _no_checkpointing(self.model, str(error)) from None
+        self._checkpointing = wanted
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """See `Backbone.cast`. Buffers keep their digits: rotary frequencies in bfloat16 would misplace far tokens."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
+
+    def compile_with(self, compiler: Callable[[Function], Function]) -> None:
+        """See `Backbone.compile_with`; the prefixes, of many lengths and read once, stay as they are."""
+        self._forward = compiler(_last_states)
 
     def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
         """See `Backbone.answer`."""
@@ -171,44 +260,30 @@ class DecoderBackbone(Backbone):
             )
 
 
-@torch.no_grad()
-def check_architecture(backbone: DecoderBackbone) -> None:
-    """Compare margins of two small prompts, of unequal lengths and batched, with the model's own logits.
+def _warn_of_copies(model: Any, reason: str) -> None:
+    warnings.warn(
+        f"backbone: the architecture {model.config.model_type!r} reads every candidate behind a copy of its prefix, "
+        f"which takes more time and memory than sharing it: {reason}",
+        stacklevel=2,
+    )
 
-    Raises:
-        BadInputError: they differ; names the architecture.
-    """
-    model = backbone.model
-    kind, training = model.config.model_type, model.training
-    count = model.get_input_embeddings().num_embeddings
-    device = model.get_input_embeddings().weight.device
-    ids = torch.arange(1, 7, device=device) * 7 % count + 1  # six ids in the prompt's numbering
-    rows = [(ids[:3], ids[3:5]), (ids[5:], ids[:1])]
-    prefix, block = torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64)
-    for row, (first, second) in enumerate(rows):
-        prefix[row, 3 - len(first) :], block[row, : len(second)] = first, second
-    prefix, block = prefix.to(device), block.to(device)
-    task = torch.ones(2, dtype=torch.int64, device=device)
-    prompt = Prompt(prefix, prefix > 0, block, torch.full_like(block, -1), block > 0, task)
-    model.eval()
-    try:
-        slots = torch.zeros(2, 1, 1, backbone.width, device=device)
-        ours = backbone.answer(backbone.hidden(backbone.encode(prompt), slots), task).squeeze(1)
-        logits = [model(input_ids=(torch.cat(row) - 1).unsqueeze(0)).logits[0, -1].float() for row in rows]
-    except Exception as error:  # an architecture fails in its own way where it lacks what a backbone needs
-        raise BadInputError(
-            f"backbone: the architecture {kind!r} cannot continue from the cache of a prefix as a causal language "
-            f"model does: {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        model.train(training)
-    theirs = torch.stack([row[backbone.yes] - row[backbone.no] for row in logits])
-    if not torch.allclose(ours, theirs, atol=1e-3, rtol=1e-3):
-        raise BadInputError(
-            f"backbone: the architecture {kind!r} does not answer as a plain causal language model: margins are "
-            f"{ours.tolist()} from the cache and two rows of the head, but {theirs.tolist()} by its own logits. It "
-            "looks at later tokens, places tokens otherwise, or transforms its logits; choose another model"
-        )
+
+def _no_checkpointing(model: Any, reason: str) -> BadInputError:
+    return BadInputError(
+        f"backbone: the architecture {model.config.model_type!r} cannot recompute activations: {reason}; switch "
+        "checkpointing off"
+    )
+
+
+def _last_states(body: Any, **inputs: Any) -> Tensor:
+    """Last hidden states [n, t, D] of a model without its head: the one call in which the time goes."""
+    return cast(Tensor, body(**inputs).last_hidden_state)
+
+
+def _positions(*masks: Tensor) -> Tensor:
+    """Positions, int64 [n, t], of the tokens of the last mask, behind those of the masks before; padding takes none."""
+    counted = torch.cat(masks, dim=1).long().cumsum(1) - 1
+    return counted.clamp(min=0)[:, -masks[-1].shape[1] :]
 
 
 def build_decoder(config: DecoderConfig, *, texts: Iterable[str], seed: int) -> DecoderBackbone:
