@@ -5,13 +5,19 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from gensr.bench.run import BASELINES, baselines_in
+from gensr.bench.suites.cf import Size, long_tailed
 from gensr.encoders import CFTable, LightGCN, fit_als, fit_bpr, fit_lightgcn, fit_lmf, random_table
+from gensr.encoders.cf import propagation
 from gensr.encoders.cf.config import CF_SOURCES
-from gensr.encoders.cf.lightgcn import STEPS, BPRSampler, normalised_adjacency
+from gensr.encoders.cf.lightgcn import STEPS, BPRSampler
+from gensr.encoders.cf.propagation import normalised_adjacency, sum_over_layers
 from gensr.errors import BadInputError
-from gensr.testing.cf import CFContract, two_tastes
+from gensr.testing.cf import CFContract, assert_same_table, two_tastes
 
 
 def _file(folder):
@@ -100,6 +106,53 @@ def test_the_loss_and_its_gradient_equal_those_of_dense_matrices(layers):
     torch.testing.assert_close(model.embedding.grad, start.grad)
 
 
+@pytest.mark.parametrize("block", [1, 15, 1 << 22])
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_blocks_of_any_size_sum_to_the_same_layers(layers, block, monkeypatch):
+    monkeypatch.setattr(propagation, "BLOCK", block)
+    start = torch.randn(14, 5, generator=torch.Generator().manual_seed(0))
+    memory = torch.full((2, 14, 5), torch.nan)  # what it held before does not matter
+    total = sum_over_layers(normalised_adjacency(graph()), start, layers, memory)
+    torch.testing.assert_close(total, (layers + 1) * dense_mean(graph(), start, layers))
+
+
+def test_a_graph_without_edges_keeps_the_start():
+    model = LightGCN(sp.csr_matrix((3, 4)), dim=2, layers=2)
+    torch.testing.assert_close(torch.cat(model.propagate()), model.embedding.detach() / 3)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+def test_a_step_in_kept_memory_has_the_gradient_of_the_loss(layers):
+    model = LightGCN(graph(), dim=5, layers=layers, regularization=0.3, seed=1)
+    memory = torch.full((3, 14, 5), torch.nan)
+    for batch in BPRSampler(graph(), seed=0).epoch(7):
+        model.embedding.grad = None
+        loss = model.loss(*batch)
+        loss.backward()
+        expected = model.embedding.grad
+        found = model.backward(*batch, memory=memory)
+        torch.testing.assert_close(found, loss.detach())
+        torch.testing.assert_close(model.embedding.grad, expected)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_losses_and_gradients_equal_those_of_the_usual_form(layers):
+    usual = baselines_in(BASELINES)("lightgcn")
+    interactions = long_tailed(Size("toy", users=300, items=100, edges=2000))
+    shape = {"dim": 16, "layers": layers, "regularization": 1e-2}
+    ours, theirs = LightGCN(interactions, **shape, seed=1), usual.LightGCN(interactions, **shape)
+    theirs.start_from(ours.embedding)
+    batch = next(BPRSampler(interactions, seed=0).epoch(512))
+
+    expected = theirs.loss(*batch)
+    expected.backward()
+    loss = ours.backward(*batch, memory=ours.embedding.new_empty(3, *ours.embedding.shape))
+
+    assert abs(loss - expected) < 1e-6
+    gradient = torch.cat([theirs.users.weight.grad, theirs.items.weight.grad])
+    assert (ours.embedding.grad - gradient).abs().max() < 1e-6
+
+
 def test_bpr_starts_at_ln_2():
     interactions = two_tastes(users=200, items=100)
     model = LightGCN(interactions, dim=64)
@@ -128,6 +181,67 @@ def test_negatives_are_uniform_over_what_a_user_did_not_touch():
     assert ((counts[3:] - 1000).abs() < 120).all()
 
 
+def test_a_sampler_gives_one_stream_for_one_seed():
+    one, other, another = (list(BPRSampler(graph(), seed=seed).epoch(4)) for seed in (3, 3, 4))
+    for left, right in zip(one, other, strict=True):
+        assert all(map(torch.equal, left, right))
+    assert not torch.equal(torch.cat([users for users, _, _ in one]), torch.cat([users for users, _, _ in another]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 12), st.floats(0.1, 0.9), st.integers(0, 1000), st.integers(1, 9))
+def test_on_any_graph_negatives_are_touched_by_somebody_else(users, items, density, seed, batch_size):
+    dense = np.random.default_rng(seed).random((users + 1, items + 1)) < density
+    dense[0] = dense[:, 0] = False
+    some = dense.any(0)  # items that somebody touched
+    able = [user for user in range(users + 1) if dense[user].any() and (some & ~dense[user]).any()]
+    if not able:
+        return
+    seen = []
+    for rows in BPRSampler(sp.csr_matrix(dense.astype(np.float32)), seed=seed).epoch(batch_size):
+        assert {len(part) for part in rows} == {len(rows[0])}
+        assert len(rows[0]) <= batch_size
+        for user, positive, negative in zip(*(part.tolist() for part in rows), strict=True):
+            assert dense[user, positive]
+            assert some[negative]
+            assert not dense[user, negative]
+            seen.append((user, positive))
+    assert sorted(seen) == [(user, int(item)) for user in able for item in np.flatnonzero(dense[user])]
+
+
+@pytest.mark.parametrize("name", ["lightgcn", "als"])
+def test_the_number_of_threads_changes_nothing(name):
+    config = CF_SOURCES.get(name)()
+    before = torch.get_num_threads()
+    try:
+        tables = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            tables.append(config.fit(two_tastes(users=400, items=90), seed=0))
+            assert torch.get_num_threads() == threads  # a fit leaves torch's as they were
+    finally:
+        torch.set_num_threads(before)
+    assert_same_table(*tables)
+
+
+def test_als_uses_as_many_threads_as_torch(monkeypatch):
+    import implicit.als
+
+    made = []
+    model = implicit.als.AlternatingLeastSquares
+
+    def spy(**options):
+        made.append(options["num_threads"])
+        return model(**options)
+
+    monkeypatch.setattr(implicit.als, "AlternatingLeastSquares", spy)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    common = dict(dim=8, iterations=1, regularization=0.1, alpha=1.0)
+    fit_als(two_tastes(), **common)
+    fit_als(two_tastes(), **common, threads=2)
+    assert made == [3, 2]
+
+
 def test_layer_0_is_exported_on_request():
     table = fit_lightgcn(graph(), **SMALL | {"layers": 0})
     same = fit_lightgcn(graph(), **SMALL | {"layers": 0}, layer0=True)
@@ -139,9 +253,9 @@ def test_a_small_log_is_still_seen_in_many_steps():
     calls = []
 
     class Spy(LightGCN):
-        def loss(self, *batch):
+        def backward(self, *batch, memory):
             calls.append(len(batch[0]))
-            return super().loss(*batch)
+            return super().backward(*batch, memory=memory)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gensr.encoders.cf.lightgcn.LightGCN", Spy)

@@ -119,6 +119,7 @@ class ALSConfig(CFConfig):
     """Implicit-feedback alternating least squares, through the `implicit` library."""
 
     type: Literal["als"] = "als"
+    revision = 2
     reference = "Hu, Koren, Volinsky, ICDM 2008; Takacs et al., RecSys 2011"
     dim: PositiveInt = 64
     """Width of the vectors."""
@@ -128,8 +129,8 @@ class ALSConfig(CFConfig):
     """Ridge weight."""
     alpha: PositiveFloat = 1.0
     """Confidence of an interaction."""
-    threads: PositiveInt = 1
-    """Threads; one makes the result repeatable."""
+    threads: PositiveInt | None = None
+    """Threads; as many as torch computes with where absent. The result is the same for any number of them."""
 
     def fit(
         self, user_items: scipy.sparse.csr_matrix, *, seed: int, device: str = "cpu", progress: bool = False

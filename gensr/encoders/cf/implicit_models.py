@@ -30,7 +30,7 @@ def fit_als(
     iterations: int,
     regularization: float,
     alpha: float,
-    threads: int = 1,
+    threads: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> CFTable:
@@ -42,7 +42,8 @@ def fit_als(
         iterations: alternations.
         regularization: ridge weight.
         alpha: confidence of an interaction.
-        threads: threads; one makes the result repeatable.
+        threads: threads, as many as torch computes with where None; each row is solved alone, so the result is the same
+            for any number of them.
         seed: for the starting values.
         progress: show the library's bar on stderr, where that is a terminal.
 
@@ -60,7 +61,7 @@ def fit_als(
         regularization=regularization,
         alpha=alpha,
         iterations=iterations,
-        num_threads=threads,
+        num_threads=threads or torch.get_num_threads(),
         random_state=seed,
         use_gpu=False,
         dtype=np.float32,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,56 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gensr.data.negatives import Touched
+from gensr.encoders.cf.propagation import MeanOverLayers, normalised_adjacency, sum_over_layers
 from gensr.encoders.cf.table import CFTable, zero_untouched
 from gensr.errors import BadInputError
 
 STEPS = 16
 """Fewest steps of an epoch: a small log is cut into smaller batches, or it would be seen in a handful of steps."""
-
-
-def normalised_adjacency(user_items: sp.csr_matrix) -> Tensor:
-    """Symmetrically normalised adjacency of the bipartite graph, D^-1/2 A D^-1/2 (LightGCN eq. 3 and 7).
-
-    Args:
-        user_items: [U+1, I+1]; whatever is stored and not zero is one edge.
-
-    Returns:
-        Sparse CSR float32 [N, N], N = (U+1) + (I+1), users first; empty rows for nodes without edges.
-    """
-    edges = user_items.astype(bool).astype(np.float32)
-    edges.eliminate_zeros()
-    graph = sp.bmat([[None, edges], [edges.T, None]], format="csr", dtype=np.float32)
-    degree = np.diff(graph.indptr).astype(np.float32)
-    scale = sp.diags(np.divide(1.0, np.sqrt(degree), out=np.zeros_like(degree), where=degree > 0))
-    graph = (scale @ graph @ scale).tocsr().astype(np.float32)
-    rows, columns, values = map(torch.from_numpy, (graph.indptr, graph.indices, graph.data))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        return torch.sparse_csr_tensor(rows, columns, values, graph.shape, check_invariants=True)
-
-
-def _mean_over_layers(adjacency: Tensor, start: Tensor, layers: int) -> Tensor:
-    total = start
-    for _ in range(layers):
-        total = torch.addmm(start, adjacency, total)  # Horner's scheme: E0 + A (E0 + A (...))
-    return total / (layers + 1)
-
-
-class _Propagate(torch.autograd.Function):
-    """Mean over layers 0..K of A^k E0, with a backward pass of the same cost.
-
-    A is symmetric, so the map is its own transpose. The product's own backward would also differentiate with respect
-    to the sparse matrix.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, adjacency: Tensor, start: Tensor, layers: int) -> Tensor:
-        ctx.adjacency, ctx.layers = adjacency, layers
-        return _mean_over_layers(adjacency, start, layers)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
-        return None, _mean_over_layers(ctx.adjacency, gradients[0].contiguous(), ctx.layers), None
 
 
 class LightGCN(nn.Module):
@@ -99,15 +54,49 @@ class LightGCN(nn.Module):
             positives: int64 [n] rows of items they touched.
             negatives: int64 [n] rows of items they did not.
         """
-        rows = torch.stack([users, positives + self.num_users, negatives + self.num_users])  # [3, n]
-        user, positive, negative = F.embedding(rows, self._nodes())  # each [n, d]
+        rows = self._rows(users, positives, negatives)
+        return self._loss_of_rows(F.embedding(rows, self._nodes()), F.embedding(rows, self.embedding))
+
+    def backward(self, users: Tensor, positives: Tensor, negatives: Tensor, *, memory: Tensor) -> Tensor:
+        """`loss`, without its graph: its gradient is left in `embedding.grad`, in place of what was there.
+
+        What ``loss(...).backward()`` does, in memory that serves every step. Fresh memory of the size of a big graph
+        takes the system longer to hand out than a product takes to compute.
+
+        Args:
+            users: as in `loss`.
+            positives: as in `loss`.
+            negatives: as in `loss`.
+            memory: float32 [3, N, d], overwritten; the gradient is a part of it.
+        """
+        rows = self._rows(users, positives, negatives)
+        spare, scattered = memory[:2], memory[2]
+        with torch.no_grad():
+            nodes = F.embedding(rows, self._sum(self.embedding, spare)) / (self.layers + 1)
+            starts = F.embedding(rows, self.embedding)
+        loss = self._loss_of_rows(nodes.requires_grad_(), starts.requires_grad_())
+        of_nodes, of_starts = (part.flatten(0, 1) for part in torch.autograd.grad(loss, (nodes, starts)))
+        rows = rows.flatten()
+        scattered = scattered.zero_().index_add_(0, rows, of_nodes / (self.layers + 1))
+        self.embedding.grad = self._sum(scattered, spare).index_add_(0, rows, of_starts)
+        return loss.detach()
+
+    def _rows(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Nodes of a batch, int64 [3, n]."""
+        return torch.stack([users, positives + self.num_users, negatives + self.num_users])
+
+    def _loss_of_rows(self, nodes: Tensor, starts: Tensor) -> Tensor:
+        """`loss` from the batch's rows [3, n, d] of the mean over layers and of layer 0."""
+        user, positive, negative = nodes
         ranking = F.softplus((user * (negative - positive)).sum(1)).mean()
-        penalty = 0.5 * F.embedding(rows, self.embedding).square().sum() / len(users)
-        return ranking + self.regularization * penalty
+        return ranking + self.regularization * 0.5 * starts.square().sum() / len(user)
 
     def _nodes(self) -> Tensor:
-        nodes: Tensor = _Propagate.apply(self.adjacency, self.embedding, self.layers)  # type: ignore[no-untyped-call]
+        nodes: Tensor = MeanOverLayers.apply(self.adjacency, self.embedding, self.layers)  # type: ignore[no-untyped-call]
         return nodes
+
+    def _sum(self, start: Tensor, memory: Tensor) -> Tensor:
+        return sum_over_layers(self.adjacency, start, self.layers, memory)
 
 
 class BPRSampler:
@@ -124,11 +113,10 @@ class BPRSampler:
         edges = user_items.tocoo()
         edges.eliminate_zeros()
         self.width = user_items.shape[1]
-        keys = np.unique(edges.row.astype(np.int64) * self.width + edges.col)  # sorted: looked up by bisection
-        users = keys // self.width
+        self.known = Touched(edges.row, edges.col, *(size - 1 for size in user_items.shape))
+        keys = self.known.keys
         self.touched = np.unique(keys % self.width)
-        self.keys = keys
-        self.positives = keys[np.bincount(users)[users] < len(self.touched)] if len(keys) else keys
+        self.positives = keys[self.known.counts[keys // self.width] < len(self.touched)]
         if not len(self.positives):
             raise BadInputError(
                 f"LightGCN learns from interactions compared with items a user did not touch, and there are none: "
@@ -145,16 +133,11 @@ class BPRSampler:
 
     def _negatives(self, users: np.ndarray) -> np.ndarray:
         items = self.touched[self.generator.integers(len(self.touched), size=len(users))]
-        wrong = np.flatnonzero(self._known(users, items))
+        wrong = np.flatnonzero(self.known.contains(users, items))
         while len(wrong):
             items[wrong] = self.touched[self.generator.integers(len(self.touched), size=len(wrong))]
-            wrong = wrong[self._known(users[wrong], items[wrong])]
+            wrong = wrong[self.known.contains(users[wrong], items[wrong])]
         return items
-
-    def _known(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        keys = users * self.width + items
-        place = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
-        return np.asarray(self.keys[place] == keys)
 
 
 def fit_lightgcn(
@@ -171,7 +154,7 @@ def fit_lightgcn(
     device: str = "cpu",
     progress: bool = False,
 ) -> CFTable:
-    """Train LightGCN and export its tables; repeatable for one seed and number of threads.
+    """Train LightGCN and export its tables; repeatable for one seed.
 
     Args:
         user_items: sparse [U+1, I+1], row and column 0 empty; training events only.
@@ -198,9 +181,10 @@ def fit_lightgcn(
     batch_size = min(batch_size, -(-len(sampler.positives) // STEPS))
     model = LightGCN(user_items, dim=dim, layers=layers, regularization=regularization, seed=seed).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    memory = model.embedding.new_empty(3, *model.embedding.shape)
     with Progress(enabled=progress).bar("LightGCN", epochs) as bar:
         for epoch in range(1, epochs + 1):
-            loss = _train_epoch(model, optimizer, sampler.epoch(batch_size))
+            loss = _train_epoch(model, optimizer, sampler.epoch(batch_size), memory)
             if not np.isfinite(loss):
                 raise BadInputError(
                     f"LightGCN diverged in epoch {epoch}: lower its learning_rate, which is {learning_rate:g}"
@@ -214,14 +198,11 @@ def fit_lightgcn(
 
 
 def _train_epoch(
-    model: LightGCN, optimizer: torch.optim.Optimizer, batches: Iterator[tuple[Tensor, Tensor, Tensor]]
+    model: LightGCN, optimizer: torch.optim.Optimizer, batches: Iterator[tuple[Tensor, Tensor, Tensor]], memory: Tensor
 ) -> float:
     """One pass; the mean loss of its steps."""
     losses = []
     for batch in batches:
-        optimizer.zero_grad()
-        loss = model.loss(*(part.to(model.embedding.device) for part in batch))
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(model.backward(*(part.to(memory.device) for part in batch), memory=memory))
         optimizer.step()
-        losses.append(loss.detach())
     return float(torch.stack(losses).mean())
