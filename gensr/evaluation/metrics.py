@@ -22,6 +22,8 @@ from gensr.files import new_file
 Ties = Literal["expected", "optimistic", "pessimistic"]
 Floats = NDArray[np.float64]
 KNOWN_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")
+CACHED = 1 << 16
+"""Scores compared at once: a block of them is read twice, and the second time from the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -104,24 +106,45 @@ def rank_truth(
     Raises:
         ValueError: a request without exactly one truth among its real candidates, or shapes that differ.
     """
-    mask = np.ones(scores.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-    if scores.ndim != 2 or scores.shape != label.shape or scores.shape != mask.shape:
-        raise ValueError(f"scores {scores.shape}, label {label.shape} and mask {mask.shape} must be one [B, C]")
-    truth = (label > 0) & mask
-    count = truth.sum(axis=1)
-    if (count != 1).any():
-        row = int(np.argmax(count != 1))
-        raise ValueError(f"request {row} of the batch has {int(count[row])} truths among its candidates; expected one")
-    own = scores[np.arange(len(scores)), truth.argmax(axis=1)][:, None]  # [B, 1]
-    finite = np.isfinite(own)
-    rivals = mask & ~truth
-    better = np.where(finite, scores > own, True) & rivals  # comparisons with NaN are False
-    equal = np.where(finite, scores == own, False) & rivals
-    return (
-        better.sum(axis=1, dtype=np.int32),
-        equal.sum(axis=1, dtype=np.int32) + np.int32(1),
-        mask.sum(axis=1, dtype=np.int32),
-    )
+    shapes = scores.shape, label.shape, scores.shape if mask is None else np.shape(mask)
+    if scores.ndim != 2 or len(set(shapes)) != 1:
+        raise ValueError("scores {}, label {} and mask {} must be one [B, C]".format(*shapes))
+    requests, width = scores.shape
+    real = None if mask is None or np.all(mask) else np.asarray(mask, dtype=bool)
+    own = _scores_of_truths(scores, label, real)
+    better, equal = (np.empty(requests, np.int32) for _ in range(2))
+    step = max(1, CACHED // max(1, width))
+    for start in range(0, requests, step):
+        rows = slice(start, start + step)
+        block, truth = scores[rows], own[rows, None]
+        better[rows] = _count(np.greater(block, truth), real, rows)  # comparisons with NaN are False
+        equal[rows] = _count(np.equal(block, truth), real, rows)
+    candidates = np.full(requests, width, np.int32) if real is None else real.sum(axis=1, dtype=np.int32)
+    lost = ~np.isfinite(own)
+    better[lost], equal[lost] = candidates[lost] - 1, 1
+    return better, equal, candidates
+
+
+def _scores_of_truths(scores: NDArray[Any], label: NDArray[Any], real: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """The score [B] of each request's only truth; see `rank_truth` for what is refused."""
+    truth = label > 0 if real is None else (label > 0) & real
+    row, column = np.divmod(np.flatnonzero(truth), max(1, scores.shape[1]))
+    if not np.array_equal(row, np.arange(len(scores))):
+        count = truth.sum(axis=1)
+        wrong = int(np.argmax(count != 1))
+        raise ValueError(f"request {wrong} of the batch has {count[wrong]} truths among its candidates; expected one")
+    found: NDArray[Any] = scores[row, column]
+    return found
+
+
+def _count(found: NDArray[np.bool_], real: NDArray[np.bool_] | None, rows: slice) -> NDArray[np.unsignedinteger[Any]]:
+    """How many of each request's candidates are found [b, C] and real; `rows` says which requests those are."""
+    if real is not None:
+        found &= real[rows]
+    # Bytes added up as bytes go many at a time; a wider sum than the count needs would convert each of them first.
+    counts: NDArray[np.unsignedinteger[Any]]
+    counts = np.add.reduce(found.view(np.uint8), axis=1, dtype=np.min_scalar_type(found.shape[1]))
+    return counts
 
 
 def parse_metric(name: str) -> tuple[str, int | None]:

@@ -91,6 +91,81 @@ def test_a_truth_without_finite_score_is_worst_even_among_its_like(broken):
         assert (better[0], equal[0]) == (99, 1)
 
 
+def rank_one_by_one(scores, label, mask):
+    """The definition, in loops."""
+    better, equal, candidates = [], [], []
+    for row, marks, real in zip(scores, label, mask, strict=True):
+        truth = next(c for c, mark in enumerate(marks) if mark > 0 and real[c])
+        rivals = [row[c] for c in range(len(row)) if real[c] and c != truth]
+        lost = not math.isfinite(row[truth])
+        better.append(len(rivals) if lost else sum(bool(score > row[truth]) for score in rivals))
+        equal.append(1 if lost else 1 + sum(bool(score == row[truth]) for score in rivals))
+        candidates.append(len(rivals) + 1)
+    return better, equal, candidates
+
+
+@st.composite
+def scored_requests(draw):
+    shape = draw(st.tuples(st.integers(0, 5), st.integers(1, 9)))
+    dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    special = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -0.0])
+    scores = draw(arrays(dtype, shape, elements=special | st.integers(-2, 2), fill=st.nothing()))
+    label = np.zeros(shape, draw(st.sampled_from([np.float32, np.int64, bool])))
+    truth = [draw(st.integers(0, shape[1] - 1)) for _ in range(shape[0])]
+    label[np.arange(shape[0]), truth] = 1
+    mask = draw(arrays(bool, shape))
+    mask[np.arange(shape[0]), truth] = True
+    return scores, label, mask
+
+
+def assert_ranks(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.int32
+        np.testing.assert_array_equal(one, other)
+
+
+@given(scored_requests(), st.sampled_from([1, 20, 1 << 16]))
+def test_ranks_equal_their_definition_for_any_scores_ties_and_padding(requests, block):
+    scores, label, mask = requests
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gensr.evaluation.metrics.CACHED", block)
+        assert_ranks(rank_truth(scores, label, mask), rank_one_by_one(scores, label, mask))
+        every = np.ones_like(mask)
+        assert_ranks(rank_truth(scores, label), rank_one_by_one(scores, label, every))
+        assert_ranks(rank_truth(scores, label, every), rank_one_by_one(scores, label, every))
+
+
+@given(scored_requests())
+def test_how_scores_lie_in_memory_does_not_matter(requests):
+    expected = rank_truth(*requests)
+    turned = [np.asfortranarray(part) for part in requests]
+    sparse = [np.repeat(part, 2, axis=1)[:, ::2] for part in requests]
+    backwards = [part[::-1, ::-1] for part in requests]
+    assert_ranks(rank_truth(*turned), expected)
+    assert_ranks(rank_truth(*sparse), expected)
+    assert_ranks(rank_truth(*backwards), [part[::-1] for part in expected])
+
+
+@pytest.mark.parametrize("width", [255, 256, 70_000])
+def test_counts_of_many_candidates_do_not_overflow(width):
+    scores = np.ones((2, width), np.float32)
+    scores[1, 1:] = 2
+    label = np.zeros_like(scores)
+    label[:, 0] = 1
+    better, equal, candidates = rank_truth(scores, label)
+    assert better.tolist() == [0, width - 1]
+    assert equal.tolist() == [width, 1]
+    assert candidates.tolist() == [width, width]
+
+
+def test_ranking_leaves_its_input_as_it_was():
+    scores, label, mask = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0]]), np.array([[True, False]])
+    before = [part.copy() for part in (scores, label, mask)]
+    rank_truth(scores, label, mask)
+    for one, other in zip((scores, label, mask), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_candidates_without_a_number_are_never_better():
     better, equal, _ = rank_truth(np.array([[0.0, np.nan, np.nan, 1.0]]), np.array([[1, 0, 0, 0]]))
     assert (better[0], equal[0]) == (1, 1)
@@ -109,9 +184,26 @@ def test_a_request_needs_exactly_one_real_truth(label):
         rank_truth(np.zeros((1, 3)), np.array(label), np.array([[True, True, False]]))
 
 
-def test_shapes_that_differ_are_refused():
+@pytest.mark.parametrize("shape", [(2, 0), (2, 3)])
+def test_a_request_without_a_truth_is_named_in_any_width(shape):
+    with pytest.raises(ValueError, match="request 0 of the batch has 0 truths"):
+        rank_truth(np.zeros(shape), np.zeros(shape))
+
+
+def test_of_several_requests_the_first_wrong_one_is_named():
+    label = np.eye(3)
+    label[1] = [1, 1, 0]
+    label[2] = 0  # as many truths as requests, but not one each
+    with pytest.raises(ValueError, match="request 1 of the batch has 2 truths"):
+        rank_truth(np.zeros((3, 3)), label)
+
+
+@pytest.mark.parametrize(
+    ("label", "mask"), [((1, 4), (1, 3)), ((1, 3), (1, 4)), ((1, 3), (3,)), ((3,), (1, 3))], ids=str
+)
+def test_shapes_that_differ_are_refused(label, mask):
     with pytest.raises(ValueError, match="must be one"):
-        rank_truth(np.zeros((1, 3)), np.zeros((1, 4)))
+        rank_truth(np.zeros((1, 3)), np.zeros(label), np.ones(mask, bool))
 
 
 def test_a_cut_off_beyond_the_candidates_counts_every_truth():
