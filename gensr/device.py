@@ -1,8 +1,26 @@
-"""Which device a run computes on."""
+"""Which device a run computes on, and in which arithmetic it scores."""
 
 from __future__ import annotations
 
+from typing import Literal, cast, get_args
+
 from gensr.errors import BadInputError, did_you_mean
+
+Precision = Literal["fp32", "bf16"]
+"""Arithmetic in which a trained model scores."""
+
+
+def choose_precision(name: str) -> Precision:
+    """`name` as a `Precision`.
+
+    Raises:
+        BadInputError: there is none of that name.
+    """
+    known = get_args(Precision)
+    if name not in known:
+        hint = did_you_mean(name, known) or "."
+        raise BadInputError(f"no precision named {name!r}{hint} Known: {', '.join(known)}")
+    return cast(Precision, name)
 
 
 def choose_device(name: str) -> str:

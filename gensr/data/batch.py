@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gensr.data.tasks import Task
@@ -63,6 +64,10 @@ class Batch:
         """The same batch on another device."""
         return self.replace(**{name: value.to(device, non_blocking=True) for name, value in self._tensors()})
 
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, from which `to` copies to a GPU without waiting."""
+        return self.replace(**{name: value.pin_memory() for name, value in self._tensors()})
+
     def replace(self, **changes: Any) -> Batch:
         """A copy with some fields changed."""
         return replace(self, **changes)
@@ -70,6 +75,12 @@ class Batch:
     def select(self, rows: Tensor) -> Batch:
         """The requests at `rows` (int64 or bool index)."""
         return self.replace(**{name: value[rows] for name, value in self._tensors()})
+
+    def padded(self, length: int) -> Batch:
+        """The same requests with `length` >= C candidates, those behind the real ones padding."""
+        more = (0, length - self.cand.shape[1])
+        cand, mask, label = (F.pad(value, more) for value in (self.cand, self.cand_mask, self.label))
+        return self.replace(cand=cand, cand_mask=mask, label=label)
 
     def without_history(self) -> Batch:
         """The same requests asked by users without a past (the no-history ablation)."""

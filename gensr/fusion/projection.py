@@ -37,4 +37,5 @@ class SlotProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Slots [..., width] of vectors [..., in_dim]."""
-        return cast(Tensor, self.norm(self.linear(x)))
+        # In the norm's own dtype: under autocast the product comes in bfloat16, for which torch has no fused norm.
+        return cast(Tensor, self.norm(self.linear(x).to(self.norm.weight.dtype)))

@@ -36,6 +36,7 @@ class TrainState:
         step: updates done.
         epoch: epoch of the next batch, from 0.
         batch: batches of that epoch already used.
+        batch_size: requests per update; None before that is settled.
         best: best validation score so far.
         best_step: the checkpoint that reached it.
         stale: validations since then.
@@ -46,6 +47,7 @@ class TrainState:
     step: int = 0
     epoch: int = 0
     batch: int = 0
+    batch_size: int | None = None
     best: float | None = None
     best_step: int | None = None
     stale: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from gensr.compilation import Compiler
 from gensr.errors import BadInputError, GensrError
 from gensr.rankers.base import Losses, Ranker
 from gensr.training.checkpoint import (
@@ -29,6 +30,9 @@ from gensr.training.checkpoint import (
     read_state,
     save_checkpoint,
 )
+from gensr.training.footprint import PROBE, Footprint, automatic_batch_size, measure
+from gensr.training.optimizer import adamw
+from gensr.training.prefetch import prefetched
 from gensr.training.schedule import step_size_factor
 from gensr.training.sitting import Curve, Interrupt, accelerating, reproducible, reseed
 
@@ -56,6 +60,9 @@ class TrainingResult:
         seconds: spent in updates.
         rows_per_second: (request, candidate) pairs per second of updates in this sitting; None where it did none.
         resumed_from: the checkpoint's step this sitting began with, or None.
+        batch_size: requests per update.
+        memory_mib: what was told about memory before the first update, see `Footprint.mib`; None where nothing was left
+            to do.
     """
 
     steps: int
@@ -65,6 +72,8 @@ class TrainingResult:
     seconds: float
     rows_per_second: float | None
     resumed_from: int | None
+    batch_size: int
+    memory_mib: dict[str, float] | None
 
 
 def train(
@@ -97,14 +106,14 @@ def train(
         resume: continue from the newest checkpoint; otherwise begin anew and drop what is there.
 
     Raises:
-        BadInputError: a checkpoint is damaged or of another run; there is nothing to train on; fp16 is asked for.
+        BadInputError: a checkpoint is damaged or of another run; there is nothing to train on; fp16 is asked for, or
+            something of the ranker that it cannot do; no batch fits the memory.
         GensrError: loss or gradient is not finite, or the disk is full; good checkpoints stay.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after a checkpoint at the next step boundary.
     """
     if spec.precision == "fp16":
         raise BadInputError("training.precision fp16 needs loss scaling, which gensr does not do; use bf16 or fp32")
-    steps_per_epoch = loader.steps_per_epoch(spec.batch_size)
-    if steps_per_epoch == 0:
+    if loader.steps_per_epoch(1) == 0:
         raise BadInputError(
             "there are no training requests: every event is held out; users need more than two events of a task"
         )
@@ -112,23 +121,18 @@ def train(
         stack.enter_context(reproducible(device))
         accelerator = stack.enter_context(accelerating(spec.precision, device))
         interrupt = stack.enter_context(Interrupt())
-        loop = _Loop(
-            ranker,
-            spec,
-            accelerator,
-            folder,
-            fingerprint,
-            steps_per_epoch=steps_per_epoch,
-            seed=seed,
-            negatives=negatives,
-        )
+        if spec.gradient_checkpointing:
+            ranker.checkpoint_activations()
+        loop = _Loop(ranker, spec, accelerator, folder, fingerprint, seed=seed, negatives=negatives)
         resumed = loop.resume(from_checkpoint=resume)
+        say = progress.note if progress is not None else lambda text: None
+        loop.plan(loader, say, device=device)
+        if spec.compile:
+            ranker.compile_with(Compiler(say, option="training.compile"))
         if progress is not None:
             loop.show(progress, stack.enter_context(progress.bar("training", loop.total, done=loop.state.step)))
         while not loop.finished:
-            place = {"seed": seed, "epoch": loop.state.epoch, "skip": loop.state.batch}
-            fresh = spec.fresh_negatives
-            for batch in loader.epoch(batch_size=spec.batch_size, negatives=negatives, fresh=fresh, **place):
+            for batch in prefetched(loop.rest_of_epoch(loader), device=device):
                 loop.update(batch)
                 loop.after_update(validate, interrupt)
                 if loop.finished:
@@ -159,18 +163,17 @@ class _Loop:
         folder: Path,
         fingerprint: str,
         *,
-        steps_per_epoch: int,
         seed: int,
         negatives: int,
     ) -> None:
         self.ranker, self.spec, self.accelerator, self.fingerprint = ranker, spec, accelerator, fingerprint
-        self.steps_per_epoch, self.seed = steps_per_epoch, seed
-        self.total = min(spec.max_steps or spec.epochs * steps_per_epoch, spec.epochs * steps_per_epoch)
-        self.validate_every = spec.evaluate_every or steps_per_epoch
+        self.seed, self.negatives = seed, negatives
+        self.steps_per_epoch = self.total = 0  # until `plan`
+        self.footprint: Footprint | None = None
         self.checkpoints = folder / CHECKPOINTS
         self.curve = Curve(folder / CURVE)
         self.base_rate_entropy = binary_entropy(1 / (1 + negatives))
-        self.objective, self.optimizer = accelerator.prepare(_Objective(ranker), _adamw(ranker, spec))
+        self.objective, self.optimizer = accelerator.prepare(_Objective(ranker), adamw(ranker, spec))
         self.parameters = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
         self.state = TrainState()
         self.saved: int | None = None
@@ -204,6 +207,30 @@ class _Loop:
         self.saved = self.state.step
         return self.state.step
 
+    def plan(self, loader: RequestLoader, say: Callable[[str], None], *, device: str) -> None:
+        """Settle the batch size, and with it how many updates there are; say what memory they will need.
+
+        Raises:
+            BadInputError: the batch size is "auto", and none fits.
+        """
+        size = self.state.batch_size or self.spec.batch_size  # a resumed training keeps the size that it began with
+        if size != "auto":
+            self._count_steps(loader, size)
+            if self.finished:
+                return
+        few = next(self._epoch(loader, PROBE if size == "auto" else min(PROBE, size))).to(self.accelerator.device)
+        reseed(self.seed, self.state.step)
+        self.footprint = measure(self.objective, self.optimizer, few, device=device)
+        if size == "auto":
+            size = automatic_batch_size(self.footprint)
+            self._count_steps(loader, size)
+        say(self.footprint.describe(size))
+
+    def rest_of_epoch(self, loader: RequestLoader) -> Iterator[Batch]:
+        """The batches of the current epoch that have not been used."""
+        assert self.state.batch_size is not None
+        return self._epoch(loader, self.state.batch_size, skip=self.state.batch)
+
     def update(self, batch: Batch) -> None:
         """One optimiser step on `batch`.
 
@@ -231,7 +258,7 @@ class _Loop:
         step, every = self.state.step, self.spec.checkpoint_every
         if step % self.spec.log_every == 0 or step >= self.total:
             self._log()
-        validation_due = step % self.validate_every == 0 or step >= self.total
+        validation_due = step % (self.spec.evaluate_every or self.steps_per_epoch) == 0 or step >= self.total
         if validation_due:
             self._validate(validate)
         if validation_due or (every and step % every == 0) or interrupt.wished:
@@ -255,6 +282,7 @@ class _Loop:
             stopped = "max_steps" if self.state.step == self.spec.max_steps else "epochs"
         assert self.state.best is not None
         assert self.state.best_step is not None
+        assert self.state.batch_size is not None
         return TrainingResult(
             steps=self.state.step,
             stopped=stopped,
@@ -263,7 +291,19 @@ class _Loop:
             seconds=round(self.state.seconds, 3),
             rows_per_second=round(self.rows / self.seconds, 1) if self.seconds else None,
             resumed_from=resumed,
+            batch_size=self.state.batch_size,
+            memory_mib=self.footprint.mib(self.state.batch_size) if self.footprint is not None else None,
         )
+
+    def _epoch(self, loader: RequestLoader, size: int, *, skip: int = 0) -> Iterator[Batch]:
+        place = {"seed": self.seed, "epoch": self.state.epoch, "skip": skip}
+        return loader.epoch(batch_size=size, negatives=self.negatives, fresh=self.spec.fresh_negatives, **place)
+
+    def _count_steps(self, loader: RequestLoader, size: int) -> None:
+        self.state.batch_size = size
+        self.steps_per_epoch = loader.steps_per_epoch(size)
+        longest = self.spec.epochs * self.steps_per_epoch
+        self.total = min(self.spec.max_steps or longest, longest)
 
     def _clear(self) -> None:
         """Forget earlier sittings."""
@@ -360,13 +400,3 @@ class _Loop:
 def binary_entropy(p: float) -> float:
     """H(p) in nats: the task loss of a model that knows nothing but the share of positives."""
     return -p * math.log(p) - (1 - p) * math.log(1 - p)
-
-
-def _adamw(model: nn.Module, spec: TrainingSpec) -> torch.optim.AdamW:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    # Fused is one kernel for all tensors; torch has it for CPU and CUDA.
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=spec.learning_rate, fused=True)
