@@ -156,6 +156,7 @@ class _Build:
         return result
 
     def _evaluate(self, ranker: Ranker, resources: Resources, measurement: Measurement) -> tuple[Evaluation, Speed]:
+        ranker.cast(self.spec.evaluation.precision)  # for good, so only now that it is saved
         with new_folder(self.path / PREDICTIONS) as folder:
             evaluation, speed = measurement.test(ranker, resources, self.cache, predictions=folder)
             evaluation.save(folder)

@@ -77,48 +77,89 @@ def encode(requests: Sequence[Request], catalogue: Catalogue, *, max_history: in
         BadInputError: an unknown id without text, a candidate given twice, no candidates, an empty query, an unknown
             key; the message says where.
     """
-    rows = _Rows(catalogue)
-    histories, candidates, queries = [], [], []
-    for number, request in enumerate(requests, start=1):
-        where = f"request {number}: " if len(requests) > 1 else ""
-        recent = list(_sequence(request.history, f"{where}history"))
-        first = max(0, len(recent) - max_history)
-        events = [rows.event(entry, f"{where}history[{first + i}]") for i, entry in enumerate(recent[first:])]
-        histories.append(events)
-        candidates.append(_candidates(request, rows, where))
-        queries.append(0 if request.query is None else rows.query(request.query, f"{where}query"))
-    items, tasks, words = (
-        _padded([[event[column] for event in events] for events in histories]) for column in range(3)
-    )
-    cand = _padded(candidates)
-    query = torch.tensor(queries)
-    count = len(requests)
-    return Batch(
-        task=torch.where(query > 0, int(Task.SEARCH), int(Task.RECOMMENDATION)),
-        user=torch.zeros(count, dtype=torch.int64),
-        time=torch.zeros(count, dtype=torch.int64),
-        query=query,
-        hist_item=items,
-        hist_task=tasks,
-        hist_query=words,
-        hist_time=torch.zeros_like(items),
-        cand=cand,
-        cand_mask=cand > 0,
-        label=torch.zeros(cand.shape),
-        request=torch.full((count,), -1),
-        extra=Extra(items=tuple(text for _, text in rows.new_items), queries=tuple(rows.new_queries)),
-    )
+    asked = Asked.read(requests, catalogue, max_history=max_history)
+    return asked.with_candidates([request.candidates for request in requests])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Requests in rows, before anybody has said what is to be ranked.
+
+    Attributes:
+        batch: histories and queries, without a candidate.
+        rows: rows of what the requests name, also of what the catalogue lacks.
+    """
+
+    batch: Batch
+    rows: Rows
+
+    @classmethod
+    def read(cls, requests: Sequence[Request], catalogue: Catalogue, *, max_history: int) -> Asked:
+        """The histories and queries of `requests`; errors as in `encode`."""
+        rows = Rows(catalogue)
+        histories, queries = [], []
+        for number, request in enumerate(requests, start=1):
+            where = _where(number, requests)
+            recent = list(_sequence(request.history, f"{where}history"))
+            first = max(0, len(recent) - max_history)
+            events = [rows.event(entry, f"{where}history[{first + i}]") for i, entry in enumerate(recent[first:])]
+            histories.append(events)
+            queries.append(0 if request.query is None else rows.query(request.query, f"{where}query"))
+        items, tasks, words = (
+            _padded([[event[column] for event in events] for events in histories]) for column in range(3)
+        )
+        query, none = torch.tensor(queries), torch.zeros(len(requests), 0)
+        batch = Batch(
+            task=torch.where(query > 0, int(Task.SEARCH), int(Task.RECOMMENDATION)),
+            user=torch.zeros_like(query),
+            time=torch.zeros_like(query),
+            query=query,
+            hist_item=items,
+            hist_task=tasks,
+            hist_query=words,
+            hist_time=torch.zeros_like(items),
+            cand=none.long(),
+            cand_mask=none.bool(),
+            label=none,
+            request=torch.full_like(query, -1),
+            extra=rows.extra(),
+        )
+        return cls(batch, rows)
+
+    def with_candidates(self, candidates: Sequence[Sequence[AnyItem]]) -> Batch:
+        """The requests with these candidates, one list each; errors as in `encode`."""
+        rows = self.rows.copy()  # so that new items of one list are not those of the next
+        numbered = enumerate(candidates, start=1)
+        cand = _padded([_candidates(given, rows, _where(number, candidates)) for number, given in numbered])
+        return self.with_rows(cand).replace(extra=rows.extra())
+
+    def with_rows(self, cand: torch.Tensor) -> Batch:
+        """The requests with candidates int64 [B, C] that the catalogue has; 0 is padding."""
+        return self.batch.replace(cand=cand, cand_mask=cand > 0, label=torch.zeros(cand.shape))
+
+
+def _where(number: int, requests: Sequence[Any]) -> str:
+    return f"request {number}: " if len(requests) > 1 else ""
 
 
 @dataclass
-class _Rows:
+class Rows:
     """Rows of items and queries; what the catalogue lacks gets rows behind its own, as `Extra` says."""
 
     catalogue: Catalogue
     new_items: dict[tuple[str, str], int] = field(default_factory=dict)
     new_queries: dict[str, int] = field(default_factory=dict)
 
+    def copy(self) -> Rows:
+        """The same rows, to which others can be added."""
+        return Rows(self.catalogue, dict(self.new_items), dict(self.new_queries))
+
+    def extra(self) -> Extra:
+        """The texts behind the catalogue's."""
+        return Extra(tuple(text for _, text in self.new_items), tuple(self.new_queries))
+
     def item(self, entry: AnyItem, where: str) -> int:
+        """Row of an item; `where` is what an error calls its place."""
         item = _item(entry, where)
         row = self.catalogue.item_row(item.id)
         if row:
@@ -135,6 +176,7 @@ class _Rows:
         return self.catalogue.num_items + 1 + place
 
     def query(self, text: Any, where: str) -> int:
+        """Row of a query's text."""
         words = normalise_query(text) if isinstance(text, str) else ""
         if not words:
             raise BadInputError(
@@ -144,6 +186,7 @@ class _Rows:
         return row or self.catalogue.num_queries + 1 + self.new_queries.setdefault(words, len(self.new_queries))
 
     def event(self, entry: AnyItem, where: str) -> Event:
+        """An entry of a history in rows."""
         if not isinstance(entry, Mapping):
             return Event(self.item(entry, where), Task.RECOMMENDATION, 0)
         _known_keys(entry, ("item", "id", "title", "categories", "task", "query"), where)
@@ -157,8 +200,8 @@ class _Rows:
         return Event(self.item(item, where), task, words)
 
 
-def _candidates(request: Request, rows: _Rows, where: str) -> list[int]:
-    given = _sequence(request.candidates, f"{where}candidates")
+def _candidates(candidates: Sequence[AnyItem], rows: Rows, where: str) -> list[int]:
+    given = _sequence(candidates, f"{where}candidates")
     if not given:
         raise BadInputError(f"{where}candidates: expected at least one item to rank")
     seen: dict[str, int] = {}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gensr.device import choose_device
+from gensr.device import Precision, choose_device, choose_precision
 from gensr.errors import BadInputError, did_you_mean
 from gensr.files import undamaged
-from gensr.requests import AnyItem, Item, Request, encode, item_id
+from gensr.requests import AnyItem, Asked, Item, Request, encode, item_id
 from gensr.spec import PipelineSpec, load_spec
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from gensr.data.catalogue import Catalogue
     from gensr.rankers.base import Ranker
 
-__all__ = ["Item", "Ranked", "Request", "Run", "evaluate", "open_run"]
+__all__ = ["EncodedRequest", "Item", "Ranked", "Request", "Run", "evaluate", "open_run"]
 
 SPEC, MANIFEST, METRICS, REPORT = "spec.json", "manifest.json", "metrics.json", "report.md"
 MODEL, CATALOGUE, PREDICTIONS = "model", "catalogue", "predictions"
+LONGEST = 1024
 REBUILD = "Copy the run again where it came from, or build its spec again with --force"
 
 
@@ -36,16 +38,40 @@ class Ranked(NamedTuple):
     rank: int
 
 
+@dataclass(frozen=True)
+class EncodedRequest:
+    """A user's history and query as a run has read them: ranks any candidates, now and later (`Run.score`).
+
+    Attributes:
+        asked: history and query in rows.
+        state: what the ranker computed from them; None where a ranker shares nothing between candidates.
+    """
+
+    asked: Asked
+    state: Any = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the ranker's state takes on the run's device: what a cache has to count."""
+        from gensr.nested import nbytes
+
+        return nbytes(self.state)
+
+
 class Run:
     """A built spec. The ranker is loaded when first used.
 
     Args:
         path: the run directory.
         device: "auto", "cpu" or "cuda".
+        precision: "fp32", or "bf16": the language model's weights are cast, the rest of a GenSR stays as it is.
+        compile: compile the language model's functions with torch.compile, on a GPU into CUDA graphs. Candidates are
+            then padded to a few lengths, so that shapes come again; the first request of each takes seconds.
     """
 
-    def __init__(self, path: Path, *, device: str = "auto") -> None:
-        self.path, self._device = Path(path), device
+    def __init__(self, path: Path, *, device: str = "auto", precision: str = "fp32", compile: bool = False) -> None:
+        self.path, self._device, self._compile = Path(path), device, compile
+        self.precision: Precision = choose_precision(precision)
         if not (self.path / MODEL).is_dir() or not (self.path / SPEC).is_file():
             raise _no_run(self.path)
 
@@ -83,6 +109,7 @@ class Run:
 
         Raises:
             DamagedFileError: a file of the model is truncated, changed or missing; names it.
+            BadInputError: it does not score in this precision, or cannot be compiled.
         """
         from gensr.rankers.base import Resources
 
@@ -91,7 +118,14 @@ class Run:
         _check_files(folder)
         with undamaged(folder, REBUILD):
             ranker = spec.ranker.build(resources)
-        return ranker.to(self.device).eval()
+        ranker = ranker.to(self.device).eval()
+        ranker.cast(self.precision)
+        if self._compile:
+            from gensr.compilation import Compiler
+            from gensr.progress import Progress
+
+            ranker.compile_with(Compiler(Progress().note, option="compile", mode="reduce-overhead"))
+        return ranker
 
     def rank(
         self,
@@ -131,35 +165,53 @@ class Run:
                 results.append(_best(ids, row[: len(ids)], k))
         return results
 
+    def encode_request(self, history: Sequence[AnyItem] = (), query: str | None = None) -> EncodedRequest:
+        """Read a history and a query once, for as many calls of `score` as there are; arguments as in `rank`."""
+        import torch
+
+        asked = Asked.read([Request(history, query)], self.catalogue, max_history=self.spec.data.max_history)
+        with torch.inference_mode():
+            return EncodedRequest(asked, self.ranker.encode_request(asked.batch.to(self.device)))
+
+    def score(self, request: EncodedRequest, candidates: Sequence[AnyItem], *, k: int | None = None) -> list[Ranked]:
+        """Rank `candidates` for a request that was read before: what `rank` gives, without reading it again.
+
+        Args:
+            request: from `encode_request` of this run.
+            candidates: as in `rank`.
+            k: keep the best k; all where absent.
+        """
+        if request.asked.rows.catalogue is not self.catalogue:
+            raise BadInputError("the request was encoded by another run: encode it with this one")
+        scores = self._score(request.asked.with_candidates([candidates]), request.state)
+        return _best([item_id(candidate) for candidate in candidates], scores[0], k)
+
     def search(self, query: str, k: int = 10, *, history: Sequence[AnyItem] = (), chunk: int = 256) -> list[Ranked]:
         """The best `k` of the whole catalogue for `query`, scored `chunk` items at a time."""
-        return self._over_catalogue(Request(history, query), k, chunk)
+        return self._over_catalogue(self.encode_request(history, query), k, chunk)
 
     def recommend(self, history: Sequence[AnyItem] = (), k: int = 10, *, chunk: int = 256) -> list[Ranked]:
         """The best `k` of the whole catalogue after `history`, items of the history included."""
-        return self._over_catalogue(Request(history), k, chunk)
+        return self._over_catalogue(self.encode_request(history), k, chunk)
 
-    def _over_catalogue(self, request: Request, k: int, chunk: int) -> list[Ranked]:
+    def _over_catalogue(self, request: EncodedRequest, k: int, chunk: int) -> list[Ranked]:
         import numpy as np
         import torch
 
         ids = self.catalogue.item_ids
-        # Any candidate will do here: the rows below take its place.
-        asked = Request(request.history, request.query, [ids[1]])
-        batch = encode([asked], self.catalogue, max_history=self.spec.data.max_history)
-        scores = []
-        for rows in torch.split(torch.arange(1, len(ids)), chunk):
-            cand = rows.unsqueeze(0)
-            chunked = batch.replace(cand=cand, cand_mask=cand > 0, label=torch.zeros(cand.shape))
-            scores.append(self._score(chunked)[0])
+        chunks = torch.split(torch.arange(1, len(ids)), chunk)
+        scores = [self._score(request.asked.with_rows(rows.unsqueeze(0)), request.state)[0] for rows in chunks]
         return _best(ids[1:], np.concatenate(scores), k)
 
-    def _score(self, batch: Batch) -> np.ndarray:
+    def _score(self, batch: Batch, state: Any = None) -> np.ndarray:
         import torch
 
+        width = batch.cand.shape[1]
+        if self._compile:
+            batch = batch.padded(_serving_length(width))
         with torch.inference_mode():
-            scores: np.ndarray = self.ranker.score(batch.to(self.device)).float().cpu().numpy()
-        return scores
+            scores: np.ndarray = self.ranker.score(batch.to(self.device), state).float().cpu().numpy()
+        return scores[:, :width]
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -176,13 +228,13 @@ class Run:
         return f"Run({str(self.path)!r})"
 
 
-def open_run(path: str | Path, *, device: str = "auto") -> Run:
-    """Open a run directory.
+def open_run(path: str | Path, *, device: str = "auto", precision: str = "fp32", compile: bool = False) -> Run:
+    """Open a run directory; arguments as of `Run`.
 
     Raises:
-        BadInputError: there is no run, or it holds no trained model yet.
+        BadInputError: there is no run, or it holds no trained model yet; an unknown device or precision.
     """
-    return Run(Path(path), device=device)
+    return Run(Path(path), device=device, precision=precision, compile=compile)
 
 
 def evaluate(
@@ -191,6 +243,7 @@ def evaluate(
     tasks: Iterable[str] | None = None,
     candidates: Iterable[str] | None = None,
     max_requests: int | None = None,
+    precision: str | None = None,
     root: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -201,6 +254,7 @@ def evaluate(
         tasks: as many of the tasks as wanted; those of the spec where absent.
         candidates: names of candidate lists; all where absent.
         max_requests: requests per task; the spec's where absent.
+        precision: arithmetic of the ranker; the spec's where absent, whatever that of `run`.
         root: folder whose ``.cache`` holds the prepared data; the run's parent where absent. Data that are not there
             are prepared from the spec's source.
         progress: show progress on stderr.
@@ -216,7 +270,11 @@ def evaluate(
     from gensr.evaluation.measure import Measurement
     from gensr.progress import Progress
 
-    changes = {"tasks": tasks and tuple(tasks), "max_requests": max_requests}
+    changes = {
+        "tasks": tasks and tuple(tasks),
+        "max_requests": max_requests,
+        "precision": precision and choose_precision(precision),
+    }
     options = run.spec.evaluation.model_dump() | {name: value for name, value in changes.items() if value is not None}
     spec = load_spec(run.spec.model_dump() | {"evaluation": options})
     built_from, now = run.manifest["data"]["fingerprint"], data_fingerprint(spec.data)
@@ -231,6 +289,8 @@ def evaluate(
     lists = list(candidates) if candidates is not None else dataset.candidate_names
     measurement = Measurement(spec, dataset, lists=lists, device=run.device, progress=shown)
     resources = cache.resources(spec, dataset, device=run.device, progress=progress)
+    if run.precision != spec.evaluation.precision:
+        run = Run(run.path, device=run.device, precision=spec.evaluation.precision)
     evaluation, _ = measurement.test(run.ranker, resources, cache)
     return evaluation.metrics(**metric_options(spec))
 
@@ -252,6 +312,13 @@ def metric_options(spec: PipelineSpec) -> dict[str, Any]:
     """How a spec wants ranks turned into numbers: arguments of `Evaluation.metrics`."""
     options = spec.evaluation
     return {"metrics": options.metrics, "ties": options.ties, "bootstrap": options.bootstrap, "seed": spec.data.seed}
+
+
+def _serving_length(candidates: int) -> int:
+    """The next power of two from 16 to 1,024, or multiple of 1,024: few lengths, at most half of it padding."""
+    if candidates > LONGEST:
+        return -(-candidates // LONGEST) * LONGEST
+    return max(16, 1 << (candidates - 1).bit_length())
 
 
 def _best(ids: Sequence[str], scores: np.ndarray, k: int | None) -> list[Ranked]:

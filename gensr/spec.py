@@ -18,6 +18,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -26,6 +27,7 @@ from pydantic_core import to_jsonable_python
 from gensr.data.config import CANDIDATES, SPLITS, CandidatesConfig, LeaveOneOutConfig, SplitConfig, UniformConfig
 from gensr.data.sources.config import SOURCES, SourceConfig
 from gensr.data.tasks import parse_task
+from gensr.device import Precision
 from gensr.encoders.cf.config import LightGCNConfig
 from gensr.errors import BadInputError, did_you_mean
 from gensr.rankers.config import (
@@ -123,8 +125,9 @@ class TrainingSpec(Section):
     """Most passes over the training requests."""
     max_steps: PositiveInt | None = None
     """Stop after this many updates, whatever the epoch."""
-    batch_size: PositiveInt = 128
-    """Requests per update; each scores one positive and `data.train_negatives` negatives."""
+    batch_size: PositiveInt | Literal["auto"] = 128
+    """Requests per update; each scores one positive and `data.train_negatives` negatives. `auto` is the largest power
+    of two up to 512 that, by estimate, needs at most half of the free memory; the manifest says which."""
     learning_rate: PositiveFloat = 1e-3
     """Peak AdamW step size."""
     weight_decay: NonNegativeFloat = 1e-3
@@ -139,6 +142,10 @@ class TrainingSpec(Section):
     """Largest global gradient norm."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass; weights stay float32."""
+    compile: bool = False
+    """Compile the backbone's blocks with torch.compile; where that fails, a message, and training goes on without."""
+    gradient_checkpointing: bool = False
+    """Recompute the blocks' activations in the backward pass instead of keeping them: less memory, more time."""
     evaluate_every: PositiveInt | None = None
     """Updates between validations; one epoch where absent."""
     patience: NonNegativeInt = 3
@@ -149,6 +156,15 @@ class TrainingSpec(Section):
     """Updates between checkpoints, beside those at validations."""
     log_every: PositiveInt = 20
     """Updates between lines of the training curve."""
+
+    @field_validator("batch_size", mode="wrap")
+    @classmethod
+    def _number_or_auto(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:  # one problem, not one for each of the two kinds
+            hint = did_you_mean(value, ["auto"]) if isinstance(value, str) else ""
+            raise ValueError(f'expected a positive number of requests, or "auto"{hint}') from None
 
 
 def _floors() -> tuple[RankerConfig, ...]:
@@ -182,6 +198,9 @@ class EvaluationSpec(Section):
     """Requests scored at once."""
     max_requests: PositiveInt | None = None
     """Test requests per task, drawn once with the data seed; all where absent."""
+    precision: Precision = "fp32"
+    """Arithmetic of the trained ranker on the test requests; validations are as training is. `bf16` is faster where the
+    processor has it; close candidates may change places."""
 
     @field_validator("floors")
     @classmethod
@@ -246,6 +265,10 @@ class PipelineSpec(Section):
             self.ranker.check_precision(self.training.precision)
         except ValueError as error:
             raise ValueError(f"training.precision: {error}") from None
+        try:
+            self.ranker.check_scoring(self.evaluation.precision)
+        except ValueError as error:
+            raise ValueError(f"evaluation.precision: {error}") from None
         return self
 
     def fingerprint(self) -> str:

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from gensr.errors import BadInputError
 from gensr.pipeline import build
 from gensr.requests import Request, encode
 from gensr.runs import Item, evaluate, open_run
-from tests.toy import ToySourceConfig, registered, toy_spec
+from tests.toy import ToyRanker, ToySourceConfig, registered, toy_spec
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +162,89 @@ def test_search_and_recommend_go_over_the_whole_catalogue(run):
     assert [r.rank for r in found] == list(range(1, 8))
     assert ids(run.recommend(["i5"], 3)) == ids(run.rank(["i5"], None, everything, k=3))
     assert len(run.recommend([], 1000)) == len(everything)
+
+
+def test_a_request_that_was_read_once_ranks_any_candidates_as_rank_does(run):
+    history, new = ["i1", {"id": "n", "title": "a lamp"}], {"id": "m", "title": "a chair"}
+    for query in (None, "family 1", "words nobody asked"):
+        request = run.encode_request(history, query)
+        for candidates in (["i2", "i21", "i3"], [new, "i2"], [{"id": "n", "title": "a lamp"}, new, "i1"]):
+            assert run.score(request, candidates) == run.rank(history, query, candidates)
+        assert ids(run.score(request, ["i2", "i3"], k=1)) == ids(run.rank(history, query, ["i2", "i3"], k=1))
+
+
+def test_the_cache_of_the_documentation_works(run):
+    text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].replace('"runs/demo"', repr(str(run.path)))
+    names = {}
+    exec(code, names)
+    expected = open_run(run.path).rank(["i1", "i2"], "family 1", ["i3", "i11"])
+    assert names["answer"](["i1", "i2"], "family 1", ["i3", "i11"]) == expected
+    assert names["answer"](["i1", "i2"], "family 1", ["i3"]) == [r._replace(rank=1) for r in expected if r.item == "i3"]
+    assert names["request"].cache_info().hits == 1
+
+
+def test_new_items_of_one_list_are_not_those_of_the_next(run):
+    request = run.encode_request([{"id": "n", "title": "a lamp"}])
+    first = request.asked.with_candidates([[{"id": "m", "title": "a chair"}]])
+    second = request.asked.with_candidates([[{"id": "o", "title": "a table"}]])
+    assert (first.extra.items, second.extra.items) == (("a lamp", "a chair"), ("a lamp", "a table"))
+    assert torch.equal(first.cand, second.cand)
+
+
+def test_what_is_wrong_with_a_kept_request_or_its_candidates_is_said(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "copy")
+    with pytest.raises(BadInputError, match="was encoded by another run"):
+        open_run(tmp_path / "copy").score(run.encode_request(["i1"]), ["i2"])
+    with pytest.raises(BadInputError, match="candidates: expected at least one item"):
+        run.score(run.encode_request(["i1"]), [])
+    with pytest.raises(BadInputError, match="query: expected words"):
+        run.encode_request(["i1"], " ")
+
+
+def test_the_catalogue_is_scored_in_chunks_with_one_reading_of_the_request(run, monkeypatch):
+    read, chunks = [], []
+    score = run.ranker.score
+    monkeypatch.setattr(run.ranker, "encode_request", lambda batch: read.append(len(batch)))
+    monkeypatch.setattr(
+        run.ranker, "score", lambda batch, state: (chunks.append(batch.cand.shape[1]), score(batch, state))[1]
+    )
+    run.recommend(["i5"], 3, chunk=50)
+    assert read == [1]
+    assert chunks == [50, 50, 20]
+
+
+def test_a_compiled_run_meets_few_numbers_of_candidates_and_ranks_alike(run, monkeypatch):
+    compiled, lengths = [], []
+
+    def compile_with(self, compiler):
+        compiled.append(compiler)
+
+    monkeypatch.setattr(ToyRanker, "compile_with", compile_with)
+    fast = open_run(run.path, compile=True)
+    score = fast.ranker.score
+    monkeypatch.setattr(
+        fast.ranker, "score", lambda batch, state=None: (lengths.append(batch.cand.shape[1]), score(batch, state))[1]
+    )
+    for count in (1, 16, 17, 100, 120):
+        candidates = [f"i{number}" for number in range(count)]
+        assert fast.rank(["i1"], None, candidates) == run.rank(["i1"], None, candidates)
+    assert lengths == [16, 16, 32, 128, 128]
+    assert len(compiled) == 1
+    assert not compiled[0].failed
+    monkeypatch.undo()
+    with pytest.raises(BadInputError, match="ToyRanker has nothing to compile"):
+        _ = open_run(run.path, compile=True).ranker
+
+
+def test_a_precision_is_known_and_one_that_the_ranker_has(run):
+    assert open_run(run.path).precision == "fp32"
+    with pytest.raises(BadInputError, match="no precision named 'bf61'; did you mean 'bf16'"):
+        open_run(run.path, precision="bf61")
+    with pytest.raises(BadInputError, match="ToyRanker scores in fp32 only"):
+        open_run(run.path, precision="bf16").rank([], None, ["i1"])
+    with pytest.raises(BadInputError, match=r"evaluation\.precision: a ranker of type 'toy'"):
+        evaluate(run, precision="bf16")
 
 
 def test_a_run_needs_nothing_but_its_directory(run, tmp_path):

@@ -98,7 +98,7 @@ class ToyRanker(Ranker):
         user = self.dropout(history) + self.queries[batch.query.clamp(max=len(self.queries) - 1)]
         return torch.einsum("bcd,bd->bc", self.items[batch.cand.clamp(max=len(self.items) - 1)], user) + self.bias
 
-    def score(self, batch):
+    def score(self, batch, state=None):
         return mask_padding(self._logits(batch), batch)
 
     def loss(self, batch):

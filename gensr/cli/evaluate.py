@@ -17,6 +17,7 @@ run_argument = click.argument("run", type=click.Path(path_type=Path))
 @click.option("--task", "tasks", multiple=True, help="Measure this task alone. Repeatable; the spec's where absent.")
 @click.option("--candidates", multiple=True, metavar="NAME", help="Candidate list. Repeatable; all where absent.")
 @click.option("--max-requests", type=click.IntRange(min=1), help="Requests per task, drawn with the data seed.")
+@click.option("--precision", help="fp32 or bf16, whatever the spec says.")
 @click.option(
     "--root", type=click.Path(path_type=Path), help="Folder whose cache holds the data; the run's where absent."
 )
@@ -26,6 +27,7 @@ def command(
     tasks: tuple[str, ...],
     candidates: tuple[str, ...],
     max_requests: int | None,
+    precision: str | None,
     root: Path | None,
     device: str,
     as_json: bool,
@@ -41,6 +43,7 @@ def command(
             tasks=tasks or None,
             candidates=candidates or None,
             max_requests=max_requests,
+            precision=precision,
             root=root,
             progress=not quiet,
         )

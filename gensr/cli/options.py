@@ -28,6 +28,9 @@ set_option = click.option(
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of the run, instead of the spec's.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+precision_option = click.option(
+    "--precision", default="fp32", show_default=True, help="fp32, or bf16: faster, scores move a little."
+)
 root_option = click.option(
     "--root", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of runs and their cache."
 )

@@ -12,7 +12,15 @@ import click
 
 from gensr.cli.base import Command
 from gensr.cli.evaluate import run_argument
-from gensr.cli.options import device_option, json_option, options, print_json, print_rows, results_only
+from gensr.cli.options import (
+    device_option,
+    json_option,
+    options,
+    precision_option,
+    print_json,
+    print_rows,
+    results_only,
+)
 from gensr.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -31,7 +39,7 @@ AT_ONCE = 64
     "--input", "file", type=click.File(encoding="utf-8"), help="Requests, one JSON object a line; - is stdin."
 )
 @click.option("--top", type=click.IntRange(min=1), help="Keep the best so many.")
-@options(device_option, json_option)
+@options(device_option, precision_option, json_option)
 def command(
     run: Path,
     history: str,
@@ -40,6 +48,7 @@ def command(
     file: IO[str] | None,
     top: int | None,
     device: str,
+    precision: str,
     as_json: bool,
 ) -> None:
     """Rank candidates with RUN, a run directory.
@@ -52,7 +61,7 @@ def command(
 
     if (file is None) == (candidates is None) or (file and (history or query)):
         raise click.UsageError("give either --candidates (with --history, --query) or --input FILE")
-    opened = open_run(run, device=device)
+    opened = open_run(run, device=device, precision=precision)
     if file is not None:
         _rank_lines(opened, file, top)
         return

@@ -19,6 +19,7 @@ from gensr.evaluation.metrics import Ranks, Ties, metric, rank_truth
 from gensr.evaluation.significance import bootstrap_interval
 from gensr.rankers.base import Ranker
 from gensr.rankers.config import RankerConfig
+from gensr.training.prefetch import prefetched
 
 Scores = NDArray[np.float32]
 Progress = Callable[[int], None]
@@ -39,7 +40,7 @@ def score_batches(
     ranker.to(device).eval()
     able = torch.tensor(sorted(ranker.tasks))
     try:
-        for batch in batches:
+        for batch in prefetched(batches, device=device):
             rows = torch.isin(batch.task, able.to(batch.task.device))
             asked = batch if bool(rows.all()) else batch.select(rows)
             if len(asked) == 0:

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
+from gensr.backbones.base import Function
 from gensr.data.batch import Batch
 from gensr.data.tasks import Task
+from gensr.device import Precision
 from gensr.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -72,17 +74,66 @@ class Ranker(nn.Module, ABC):
     trainable: bool = False
     """Whether `loss` is to be minimised; the floors have nothing to train."""
 
+    precision: Precision = "fp32"
+    """Arithmetic of `score`; `cast` changes it."""
+
+    def encode_request(self, batch: Batch) -> Any:
+        """Read what does not depend on a candidate: a state that scores any candidates of these requests, ever again.
+
+        None where nothing is shared. The state has a row for each request in every tensor.
+        """
+        return None
+
     @abstractmethod
-    def score(self, batch: Batch) -> Tensor:
-        """Scores, float32 [B, C], higher is better, -inf where `batch.cand_mask` is False."""
+    def score(self, batch: Batch, state: Any = None) -> Tensor:
+        """Scores, float32 [B, C], higher is better, -inf where `batch.cand_mask` is False.
+
+        Args:
+            batch: requests and their candidates.
+            state: of the same requests, from `encode_request`; then only the candidates of `batch` (`cand`, `cand_mask`
+                and the texts in `extra`) are read.
+        """
 
     def loss(self, batch: Batch) -> Losses:
         """Training loss of a batch whose `label` is set."""
         raise BadInputError(f"{type(self).__name__} has nothing to train")
 
-    def hidden_state(self, batch: Batch) -> Tensor:
-        """The last shared representation, [B, C, D], for analyses."""
+    def hidden_state(self, batch: Batch, state: Any = None) -> Tensor:
+        """The last shared representation, [B, C, D], for analyses; `state` as in `score`."""
         raise NotImplementedError(f"{type(self).__name__} has no hidden state")
+
+    def cast(self, precision: Precision) -> None:
+        """Score in `precision` from now on. There is no way back: what was cast is neither trained nor saved.
+
+        Where nothing is trained there is no model to make faster: such a ranker stays as it is.
+
+        Raises:
+            BadInputError: it cannot score so, or was cast to another precision before.
+        """
+        if precision == self.precision or not self.trainable:
+            return
+        self.require_uncast(f"be cast to {precision}")
+        self._cast(precision)
+        self.precision = precision
+
+    def _cast(self, precision: Precision) -> None:
+        raise BadInputError(f"{type(self).__name__} scores in fp32 only, got precision {precision!r}")
+
+    def require_uncast(self, action: str) -> None:
+        """Raise `BadInputError` where `cast` has taken digits from the weights that `action` needs."""
+        if self.precision != "fp32":
+            raise BadInputError(
+                f"this {type(self).__name__} was cast to {self.precision} for serving and cannot {action}: its weights "
+                "have lost digits; open the run again without a precision"
+            )
+
+    def compile_with(self, compiler: Callable[[Function], Function]) -> None:
+        """Pass the functions in which the time goes through `compiler`; see `gensr.compilation`."""
+        raise BadInputError(f"{type(self).__name__} has nothing to compile; leave compile off")
+
+    def checkpoint_activations(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
+        raise BadInputError(f"{type(self).__name__} cannot recompute activations; leave gradient_checkpointing off")
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters both tasks train, for gradient-conflict analyses."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from gensr.backbones.config import BACKBONES, BackboneConfig, T5Config
 from gensr.backbones.templates import Layout, TaskTemplates, prefix_length, split_template
@@ -34,6 +34,11 @@ class RankerConfig(ComponentConfig):
 
     def check_precision(self, precision: str) -> None:
         """Raise `ValueError` with the reason where it cannot be trained in `precision`."""
+
+    def check_scoring(self, precision: str) -> None:
+        """Raise `ValueError` with the reason where it cannot score in `precision`; see `Ranker.cast`."""
+        if self.trainable and precision != "fp32":
+            raise ValueError(f"a ranker of type {self.type!r} scores in fp32 only")
 
 
 RANKERS = Registry("ranker", RankerConfig, builtins="gensr.rankers.config")
@@ -74,6 +79,8 @@ class GenSRConfig(RankerConfig):
     where the view has the backbone's width, as published."""
     loss: Literal["answers", "vocabulary"] = "answers"
     """Cross-entropy of the answer over the two answers alone, or over the whole vocabulary (eq. 9)."""
+    listwise: NonNegativeFloat = 0.0
+    """Weight of a listwise loss beside eq. 9: cross-entropy of the softmax over a request's candidates."""
     align: Literal["users", "candidates"] = "users"
     """What the contrastive loss aligns: the users' histories before the filter (eq. 10), or the filtered history of
     every (user, candidate) row, as in the released code."""
@@ -135,6 +142,9 @@ class GenSRConfig(RankerConfig):
     def check_precision(self, precision: str) -> None:
         """See `RankerConfig.check_precision`."""
         self.backbone.check_precision(precision)
+
+    def check_scoring(self, precision: str) -> None:
+        """See `RankerConfig.check_scoring`: every backbone scores in bf16."""
 
     def build(self, resources: Resources) -> Ranker:
         """See `RankerConfig.build`."""

@@ -74,7 +74,7 @@ class RandomRanker(Ranker):
         super().__init__()
         self.seed = seed
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: Batch, state: None = None) -> Tensor:
         """See `Ranker.score`."""
         request = torch.where(batch.request >= 0, batch.request, -1 - batch.user)
         return mask_padding(hash_uniform(self.seed, request.unsqueeze(1), batch.cand), batch)
@@ -90,7 +90,7 @@ class InHistoryRanker(Ranker):
     request is visible in its past.
     """
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: Batch, state: None = None) -> Tensor:
         """See `Ranker.score`."""
         ordered = visible_items(batch).sort(dim=1).values
         at = torch.searchsorted(ordered, batch.cand).clamp(max=ordered.shape[1] - 1)
@@ -134,7 +134,7 @@ class PopularityRanker(Ranker):
                 counts[task] = counts[other]
         return cls(torch.from_numpy(counts))
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: Batch, state: None = None) -> Tensor:
         """See `Ranker.score`."""
         counts = self.counts[batch.task.unsqueeze(1), known_rows(batch.cand, self.counts.shape[1])]  # [B, C]
         return mask_padding(counts.float().log1p(), batch)
@@ -190,7 +190,7 @@ class QueryPopularityRanker(Ranker):
             torch.from_numpy(dataset.item_counts(Task.SEARCH).astype(np.int64)),
         )
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: Batch, state: None = None) -> Tensor:
         """See `Ranker.score`."""
         require_tasks(self, batch)
         size = len(self.popularity)
@@ -239,7 +239,7 @@ class CFRanker(Ranker):
             raise ValueError("a new CFRanker needs resources.cf_table, which fits its vectors")
         return cls(resources.cf_table(config.cf).items, config.similarity)
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: Batch, state: None = None) -> Tensor:
         """See `Ranker.score`."""
         size, items = len(self.vectors), visible_items(batch)  # [B, N]
         history = self.vectors[known_rows(items, size)]  # [B, N, d], zeros on padding

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gensr.backbones.base import Backbone
+from gensr.backbones.base import Backbone, Function
 from gensr.backbones.prompt import PromptBuilder
 from gensr.backbones.templates import DEFAULTS, split_template
 from gensr.data.batch import Batch
 from gensr.data.tasks import Task
+from gensr.device import Precision
 from gensr.encoders.cf.folds import aligned, pair_folds
 from gensr.encoders.semantic.base import SemanticEncoder
 from gensr.rankers.base import Losses, Ranker, Resources, mask_padding, require_tasks
 from gensr.rankers.config import GenSRConfig
-from gensr.rankers.views import CFVectors, TextVectors, View, ViewSlots, ViewState
+from gensr.rankers.state import RequestState
+from gensr.rankers.views import CFVectors, TextVectors, View, ViewSlots
 
 SEMANTIC = "semantic"
-
-
-class Encoded(NamedTuple):
-    """Everything about a batch of requests that does not depend on a candidate.
-
-    Attributes:
-        views: state of each view's history.
-        prompt: the backbone's state.
-        fold: [B] as in `CFVectors`, or None.
-    """
-
-    views: dict[str, ViewState]
-    prompt: Any
-    fold: Tensor | None
+PIECE, PIECE_GPU = 1 << 25, 1 << 31
+"""Bytes that the widest activation of the candidates may take where no gradient is kept; more are read in pieces. On a
+CPU, larger ones leave the cache and smaller ones make thin matrices: both are slower."""
 
 
 class GenSR(Ranker):
@@ -102,12 +93,12 @@ class GenSR(Ranker):
         self.register_buffer("query_ids", backbone.tokenize(query_texts, config.query_length), persistent=False)
         self.alignment = config.contrastive.build(dim=backbone.width) if config.contrastive else None
 
-    def encode(self, batch: Batch, fold: Tensor | None = None) -> Encoded:
+    def encode_request(self, batch: Batch, fold: Tensor | None = None) -> RequestState:
         """Read histories, queries and prompts once per request; `fold` [B] as in `CFVectors`."""
         require_tasks(self, batch)
         query_ids = self._query_ids(batch)
         words = (query_ids > 0).unsqueeze(-1)
-        query = (self.backbone.embed(query_ids) * words).sum(1) / words.sum(1).clamp(min=1)  # [B, D]
+        query = (self.backbone.embed(query_ids).float() * words).sum(1) / words.sum(1).clamp(min=1)  # [B, D]
         views = {
             name: view.encode(self.vectors[name].history(batch, fold), batch.hist_task, query)
             for name, view in self.views.items()
@@ -115,21 +106,35 @@ class GenSR(Ranker):
         present = [self.views[name].present(state) for name, state in views.items()]
         others = torch.ones(len(batch), len(self.slots) - len(views), dtype=torch.bool, device=batch.task.device)
         prompts = self.prompts(batch.task, query_ids, torch.cat([*present, others], dim=1))
-        return Encoded(views, self.backbone.encode(prompts), fold)
+        return RequestState(batch.task, batch.hist_mask, views, self.backbone.encode(prompts), fold)
 
-    def filter(self, batch: Batch, encoded: Encoded) -> dict[str, ViewSlots]:
+    def score(self, batch: Batch, state: RequestState | None = None) -> Tensor:
+        """See `Ranker.score`."""
+        return mask_padding(self.margins(batch, state), batch)
+
+    def margins(self, batch: Batch, state: RequestState | None = None) -> Tensor:
+        """logit(Yes) - logit(No), float32 [B, C], padding candidates included."""
+        state = state or self.encode_request(batch)
+        return self.backbone.answer(self.hidden_state(batch, state), state.task)
+
+    def hidden_state(self, batch: Batch, state: RequestState | None = None) -> Tensor:
+        """The backbone's hidden state at the answer, [B, C, D]; without gradients, candidates are read in pieces."""
+        state = state or self.encode_request(batch)
+        candidates = self._candidates(batch, state)
+        count = 1 if torch.is_grad_enabled() else self._pieces(batch)
+        pieces = zip(*(vectors.tensor_split(count, dim=1) for vectors in candidates.values()), strict=True)
+        filtered = (self._filter(state, dict(zip(candidates, piece, strict=True))) for piece in pieces)
+        return torch.cat([self._hidden(state, found) for found in filtered], dim=1)
+
+    def _candidates(self, batch: Batch, state: RequestState) -> dict[str, Tensor]:
+        """Vectors of the candidates in each view, [B, C, d]."""
+        return {name: self.vectors[name].candidates(batch, state.fold) for name in self.views}
+
+    def _filter(self, state: RequestState, candidates: dict[str, Tensor]) -> dict[str, ViewSlots]:
         """Let every candidate look at the history, in each view."""
-        return {
-            name: view.filter(encoded.views[name], self.vectors[name].candidates(batch, encoded.fold))
-            for name, view in self.views.items()
-        }
+        return {name: view.filter(state.views[name], candidates[name]) for name, view in self.views.items()}
 
-    def hidden_state(
-        self, batch: Batch, encoded: Encoded | None = None, filtered: dict[str, ViewSlots] | None = None
-    ) -> Tensor:
-        """The backbone's hidden state at the answer, [B, C, D]."""
-        encoded = encoded or self.encode(batch)
-        filtered = filtered or self.filter(batch, encoded)
+    def _hidden(self, state: RequestState, filtered: dict[str, ViewSlots]) -> Tensor:
         # A history slot per item holds as many vectors as the batch is wide; the prompt is laid out for the longest.
         histories = [
             F.pad(found.history, (0, 0, 0, self.views[name].history_slots - found.history.shape[2]))
@@ -138,21 +143,23 @@ class GenSR(Ranker):
         singles = [found.candidate for found in filtered.values()]
         singles += [found.match for found in filtered.values() if found.match is not None]
         slots = torch.cat([*histories, torch.stack(singles, dim=2)], dim=2)  # [B, C, S, D]
-        return self.backbone.hidden(encoded.prompt, slots)
+        return self.backbone.hidden(state.prompt, slots)
 
-    def margins(self, batch: Batch) -> Tensor:
-        """logit(Yes) - logit(No), float32 [B, C], padding candidates included."""
-        return self.backbone.answer(self.hidden_state(batch), batch.task)
-
-    def score(self, batch: Batch) -> Tensor:
-        """See `Ranker.score`."""
-        return mask_padding(self.margins(batch), batch)
+    def _pieces(self, batch: Batch) -> int:
+        """Into how many pieces of about one size the candidates of each request are cut."""
+        tokens = len(batch) * self.prompts.block_kind.shape[1]  # of one candidate for each request
+        # The widest activation is a feed-forward layer's: about four float32 numbers for each of the width.
+        room = max(1, (PIECE_GPU if batch.cand.is_cuda else PIECE) // (16 * self.backbone.width * tokens))
+        return -(-batch.cand.shape[1] // room)
 
     def loss(self, batch: Batch) -> Losses:
-        """Task loss plus the weighted contrastive loss (eq. 8)."""
-        encoded = self.encode(batch, self._folds(batch))
-        filtered = self.filter(batch, encoded)
-        losses = self._answer_losses(batch, self.hidden_state(batch, encoded, filtered)) * batch.cand_mask  # [B, C]
+        """Task loss plus the weighted contrastive loss (eq. 8), and the listwise one where it is wanted."""
+        self.require_uncast("be trained")
+        state = self.encode_request(batch, self._folds(batch))
+        filtered = self._filter(state, self._candidates(batch, state))
+        hidden = self._hidden(state, filtered)
+        margins = self.backbone.answer(hidden, batch.task)
+        losses = self._answer_losses(batch, hidden, margins) * batch.cand_mask  # [B, C]
         counts = batch.cand_mask.sum(1).clamp(min=1)
         task_loss = losses.sum() / counts.sum()
         parts = {"task": task_loss.detach()}
@@ -161,42 +168,58 @@ class GenSR(Ranker):
             if rows.any():
                 parts[f"task_{task.label}"] = (losses.detach()[rows].sum(1) / counts[rows]).mean()
         total = task_loss
-        contrastive = self._contrastive_loss(batch, encoded, filtered)
+        if self.config.listwise:
+            listwise = listwise_loss(margins, batch.label, batch.cand_mask)
+            parts["listwise"] = listwise.detach()
+            total = total + self.config.listwise * listwise
+        contrastive = self._contrastive_loss(batch, state, filtered)
         if contrastive is not None and self.config.contrastive is not None:
             parts["contrastive"] = contrastive.detach()
             total = total + self.config.contrastive.weight * contrastive
         return Losses(total, parts)
 
-    def _answer_losses(self, batch: Batch, hidden: Tensor) -> Tensor:
+    def _answer_losses(self, batch: Batch, hidden: Tensor, margins: Tensor) -> Tensor:
         """Cross-entropy of each candidate's answer, float32 [B, C] (eq. 9)."""
         if self.config.loss == "answers":
-            margins = self.backbone.answer(hidden, batch.task)
             return F.binary_cross_entropy_with_logits(margins, batch.label, reduction="none")
         answers = torch.where(batch.label > 0.5, self.backbone.yes, self.backbone.no)
         logits = self.backbone.logits(hidden)
         return F.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none").view_as(answers)
 
-    def _contrastive_loss(self, batch: Batch, encoded: Encoded, filtered: dict[str, ViewSlots]) -> Tensor | None:
+    def _contrastive_loss(self, batch: Batch, state: RequestState, filtered: dict[str, ViewSlots]) -> Tensor | None:
         """The alignment of both views; None where there is none, or nothing to align."""
         full = batch.hist_mask.any(dim=1)
         if self.alignment is None or not full.any():
             return None
         if self.config.align == "users":
-            cf, text = (self.views[name].user(encoded.views[name])[full] for name in ("cf", "text"))
+            cf, text = (self.views[name].user(state.views[name])[full] for name in ("cf", "text"))
             return cast(Tensor, self.alignment(cf, text, batch.user[full]))
         # Every (user, candidate) row is a pair of its own, several of one user among them, as released.
         rows = full.unsqueeze(1) & batch.cand_mask  # [B, C]
-        cf, text = (self.views[name].filtered(encoded.views[name], filtered[name])[rows] for name in ("cf", "text"))
+        cf, text = (self.views[name].filtered(state.views[name], filtered[name])[rows] for name in ("cf", "text"))
         return cast(Tensor, self.alignment(cf, text, None))
 
     @torch.inference_mode()
-    def explain(self, batch: Batch) -> dict[str, Tensor]:
+    def explain(self, batch: Batch, state: RequestState | None = None) -> dict[str, Tensor]:
         """Soft-filter weights by view, [B, C, L]: which past events mattered for which candidate."""
-        encoded = self.encode(batch)
-        return {
-            name: encoded.views[name].by_event(found.weights, batch.hist_mask.shape[1]) * batch.hist_mask.unsqueeze(1)
-            for name, found in self.filter(batch, encoded).items()
-        }
+        state = state or self.encode_request(batch)
+        filtered = self._filter(state, self._candidates(batch, state))
+        length, real = state.events.shape[1], state.events.unsqueeze(1)
+        return {name: state.views[name].by_event(found.weights, length) * real for name, found in filtered.items()}
+
+    def _cast(self, precision: Precision) -> None:
+        # Views, filters and projections cost next to nothing and stay float32, as does the answer's margin.
+        self.backbone.cast(torch.bfloat16)
+        if "text" in self.vectors:
+            self.vectors["text"].encoder.refresh()
+
+    def compile_with(self, compiler: Callable[[Function], Function]) -> None:
+        """See `Ranker.compile_with`."""
+        self.backbone.compile_with(compiler)
+
+    def checkpoint_activations(self) -> None:
+        """See `Ranker.checkpoint_activations`."""
+        self.backbone.checkpointing = True
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """The history encoders: what both tasks train in every model of the family."""
@@ -204,6 +227,7 @@ class GenSR(Ranker):
 
     def save(self, folder: Path) -> None:
         """Weights, CF table, tokenizer and architecture."""
+        self.require_uncast("be saved")
         from safetensors.torch import save_file
 
         from gensr.training.checkpoint import unique_tensors
@@ -233,6 +257,21 @@ class GenSR(Ranker):
             return None
         truth = batch.cand.gather(1, batch.label.argmax(1, keepdim=True)).squeeze(1)
         return pair_folds(batch.user, truth, int(self.vectors["cf"].folds))
+
+
+def listwise_loss(margins: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy of the softmax over each request's candidates; requests without a truth do not count.
+
+    Args:
+        margins: float32 [B, C].
+        label: float32 [B, C], 1 for a truth; several truths count alike.
+        mask: bool [B, C], False = padding.
+    """
+    logs = margins.masked_fill(~mask, torch.finfo(margins.dtype).min).log_softmax(1)
+    truths = label * mask
+    counts = truths.sum(1)
+    losses = -(truths * logs).sum(1) / counts.clamp(min=1)
+    return losses.sum() / (counts > 0).sum().clamp(min=1)
 
 
 def build_gensr(config: GenSRConfig, resources: Resources) -> GenSR:

@@ -47,7 +47,7 @@ class LexicalRanker(Ranker):
         self._remembered: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._most_remembered = max(16, CACHE_BYTES // (4 * (catalogue.num_items + 1)))
 
-    def score(self, batch: Batch) -> Tensor:
+    def score(self, batch: Batch, state: None = None) -> Tensor:
         """See `Ranker.score`."""
         require_tasks(self, batch)
         extra = batch.extra or Extra()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -110,6 +110,18 @@ class RankerContract:
             **{name: F.pad(getattr(batch, name), (0, 4)) for name in CANDIDATE_FIELDS},
         )
         self.assert_equal(_score(ranker, wider)[:, :-4], _score(ranker, batch))
+
+    def test_a_kept_state_scores_any_candidates_of_its_requests(self, ranker: Ranker, batch: Batch) -> None:
+        """To the bit; and where there is a state, only the candidates of a batch are read."""
+        none = batch.replace(**{name: getattr(batch, name)[:, :0] for name in CANDIDATE_FIELDS})
+        with torch.inference_mode():
+            state = ranker.encode_request(none)
+        assert torch.equal(_score(ranker, batch, state), _score(ranker, batch))
+        if state is not None:
+            bare = batch.without_history().replace(query=torch.zeros_like(batch.query), user=batch.user * 0)
+            assert torch.equal(_score(ranker, bare, state), _score(ranker, batch))
+        reversed_ = batch.replace(**{name: getattr(batch, name).flip(1) for name in CANDIDATE_FIELDS})
+        self.assert_equal(_score(ranker, reversed_, state).flip(1), _score(ranker, batch))
 
     def test_scores_do_not_depend_on_values_under_a_mask(self, ranker: Ranker, batch: Batch, dataset: Dataset) -> None:
         """What stands where `hist_task` is 0 or `cand_mask` is False is not read."""
@@ -241,9 +253,9 @@ def contract_batch(dataset: Dataset, ranker: Ranker) -> Batch:
     )
 
 
-def _score(ranker: Ranker, batch: Batch) -> Tensor:
+def _score(ranker: Ranker, batch: Batch, state: Any = None) -> Tensor:
     with torch.inference_mode():
-        return ranker.score(batch)
+        return ranker.score(batch, state)
 
 
 def _loss(ranker: Ranker, batch: Batch) -> float:

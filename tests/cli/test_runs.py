@@ -122,7 +122,33 @@ def test_evaluate_can_be_limited_to_a_task_a_list_and_a_number_of_requests(call,
     assert "uniform-19" in call("evaluate", tiny_run, "--candidates", "uniform-9", code=2).stderr
 
 
+def test_evaluate_in_bf16_finds_the_same_ranks_but_for_near_ties(call, built, tiny_run):
+    exact = as_json(built[1])["candidates"]["uniform-19"]["rankers"]["gensr"]
+    found = as_json(call("evaluate", tiny_run, "--precision", "bf16", "--json"))
+    for task, numbers in found["candidates"]["uniform-19"]["rankers"]["gensr"].items():
+        assert numbers["ndcg@5"]["value"] == pytest.approx(exact[task]["ndcg@5"]["value"], abs=0.01)
+    assert "did you mean 'bf16'" in call("evaluate", tiny_run, "--precision", "bf6", code=2).stderr
+
+
+def test_a_build_may_measure_in_bf16_and_saves_what_it_trained(call, root, tiny_run):
+    changes = (FEW_FLOORS, "evaluation.precision=bf16", "ablations=false", "max_requests=10")
+    options = [part for change in changes for part in ("--set", change)]
+    call("build", "preset:tiny", *options, "--root", root, "--run-dir", root / "half", "-q")
+    weights = [(folder / "model" / "weights.safetensors").read_bytes() for folder in (root / "half", tiny_run)]
+    assert weights[0] == weights[1]
+    measured = json.loads((root / "half" / "metrics.json").read_text())
+    assert as_json(call("evaluate", root / "half", "--json")) == measured
+
+
 # Rank
+
+
+def test_rank_in_bf16_gives_nearly_the_same_scores(call, tiny_run, item_ids):
+    args = ("rank", tiny_run, "--history", item_ids[0], "--candidates", ",".join(item_ids[1:9]), "--json")
+    answers = (as_json(call(*args, *more)) for more in ((), ("--precision", "bf16")))
+    exact, found = ({entry["item"]: entry["score"] for entry in answer} for answer in answers)
+    assert found == pytest.approx(exact, abs=0.05)
+    assert found != exact
 
 
 def test_rank_orders_candidates_with_scores_and_titles(call, tiny_run, item_ids):

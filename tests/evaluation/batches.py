@@ -39,7 +39,7 @@ class ByItem(Ranker):
         if tasks is not None:
             self.tasks = frozenset(tasks)
 
-    def score(self, batch):
+    def score(self, batch, state=None):
         require_tasks(self, batch)
         assert not self.training
         assert torch.is_inference_mode_enabled()

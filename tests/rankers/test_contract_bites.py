@@ -29,7 +29,7 @@ class Honest(Ranker):
     def embed(self, items):
         return self.table(items.clamp(max=self.table.num_embeddings - 1))
 
-    def score(self, batch):
+    def score(self, batch, state=None):
         return mask_padding(self.raw(batch), batch)
 
     def raw(self, batch):
@@ -70,8 +70,13 @@ class ReadsTheLabel(Honest):
 
 
 class IgnoresPaddingCandidates(Honest):
-    def score(self, batch):
+    def score(self, batch, state=None):
         return self.raw(batch).float()
+
+
+class ReadsHistoriesInSpiteOfItsState(Honest):
+    def encode_request(self, batch):
+        return self.profile(batch)
 
 
 class DividesByNothing(Honest):
@@ -91,7 +96,7 @@ class Noisy(Honest):
 
 
 class Doubles(Honest):
-    def score(self, batch):
+    def score(self, batch, state=None):
         return super().score(batch).double()
 
 
@@ -165,6 +170,7 @@ def test_an_honest_ranker_passes(test, shop, tmp_path):
         (ReadsTheLabel, "test_scores_do_not_depend_on_the_label"),
         (IgnoresPaddingCandidates, "test_scores_are_one_float32_for_each_candidate"),
         (Doubles, "test_scores_are_one_float32_for_each_candidate"),
+        (ReadsHistoriesInSpiteOfItsState, "test_a_kept_state_scores_any_candidates_of_its_requests"),
         (DividesByNothing, "test_an_empty_history_gets_finite_scores"),
         (Forgets, "test_what_the_catalogue_lacks_gets_finite_scores"),
         (Noisy, "test_scoring_again_gives_the_same_scores"),

@@ -101,7 +101,7 @@ def test_a_filtered_event_is_as_large_in_the_prompt_as_its_weight(dataset):
     ranker = build(dataset, soft_filter=CrossAttentionConfig(output="sequence"), layout="interleaved")
     batch = some_batch(dataset)
     with torch.no_grad():
-        state = ranker.encode(batch).views["text"]
+        state = ranker.encode_request(batch).views["text"]
         candidates = ranker.vectors["text"].candidates(batch, None) * 50  # sharp weights
         slots, _, _, weights = ranker.views["text"].filter(state, candidates)
     sizes = slots.square().mean(-1).sqrt()  # [B, C, K]

@@ -46,7 +46,7 @@ def test_templates_hold_a_query_exactly_when_it_is_read():
 def test_the_loss_over_the_vocabulary_is_the_answers_cross_entropy(dataset):
     ranker, batch = build(dataset, loss="vocabulary", contrastive=None), some_batch(dataset)
     with torch.no_grad():
-        logits = ranker.backbone.logits(ranker.hidden_state(batch, ranker.encode(batch, ranker._folds(batch))))
+        logits = ranker.backbone.logits(ranker.hidden_state(batch, ranker.encode_request(batch, ranker._folds(batch))))
         task = ranker.loss(batch).parts["task"]
     answers = torch.where(batch.label > 0, ranker.backbone.yes, ranker.backbone.no)
     expected = -logits.double().log_softmax(-1).gather(-1, answers.unsqueeze(-1)).squeeze(-1)

@@ -46,5 +46,8 @@ class SemanticEncoder(nn.Module, ABC):
         vectors = self.encode_text(texts).unsqueeze(-2)
         return vectors, torch.ones(vectors.shape[:-1], dtype=torch.bool, device=vectors.device)
 
+    def refresh(self) -> None:
+        """Forget what was computed from weights that have changed since: nothing, unless a subclass says so."""
+
     def save(self, folder: Path) -> None:
         """Write what `SemanticConfig.open` needs beside trained weights: nothing, unless a subclass says so."""

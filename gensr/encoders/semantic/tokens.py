@@ -26,10 +26,10 @@ def mean_embedding(ids: Tensor, backbone: Backbone) -> Tensor:
         backbone: supplies ``embed(ids) -> [n, T, D]``.
 
     Returns:
-        [n, D]; 0 for a row without tokens.
+        Float32 [n, D], whatever the precision of the backbone; 0 for a row without tokens.
     """
     real = (ids != 0).unsqueeze(-1)  # [n, T, 1]
-    total = (backbone.embed(ids) * real).sum(1)
+    total = (backbone.embed(ids).float() * real).sum(1)
     return total / real.sum(1).clamp(min=1)
 
 
@@ -89,7 +89,7 @@ class TokenMeanEncoder(SemanticEncoder):
         return mean_embedding(ids, self.backbone)
 
     def refresh(self) -> None:
-        """Forget the table of the catalogue, after the backbone's weights have changed in eval mode."""
+        """See `SemanticEncoder.refresh`: after the backbone's weights have changed in eval mode."""
         self._table = None
 
     def train(self, mode: bool = True) -> TokenMeanEncoder:
@@ -129,4 +129,4 @@ class TokenLevelEncoder(TokenMeanEncoder):
     def _parts(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         real = ids != 0
         first = torch.arange(self.units, device=ids.device) == 0
-        return self.backbone.embed(ids) * real.unsqueeze(-1), real | first
+        return self.backbone.embed(ids).float() * real.unsqueeze(-1), real | first
