@@ -16,6 +16,7 @@ COMMANDS = {
     "ablate": Lazy("gensr.cli.ablate", "Build a spec and variants of it, and compare them."),
     "compare": Lazy("gensr.cli.compare", "Compare finished runs with the first one."),
     "evaluate": Lazy("gensr.cli.evaluate", "Measure a run again."),
+    "bench": Lazy("gensr.cli.bench", "Measure speeds side by side, against named baselines."),
     "rank": Lazy("gensr.cli.rank", "Rank candidates with a run."),
     "doctor": Lazy("gensr.cli.doctor", "Look at this installation: versions, devices, extras, disk."),
 }
