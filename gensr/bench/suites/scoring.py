@@ -58,10 +58,12 @@ def _of_shape(context: Context, name: str) -> Iterator[Case]:
     _check(reference, rankers, work)
     few, many = shape.candidates
     count = REQUESTS_GPU if context.device == "cuda" else shape.requests
-    searches, both = [Task.SEARCH] * count, [Task.SEARCH, Task.RECOMMENDATION] * (count // 2)
+    searches = [Task.SEARCH] * count
     group, aims = partial(_group, reference, rankers), AIMS.get(name, {})
     yield from group(f"{name}, {few} candidates", work.requests(searches, few), aims=aims)
-    yield from group(f"{name}, {few} candidates, both tasks", work.requests(both, few))
+    if count > 1:
+        both = [Task.SEARCH, Task.RECOMMENDATION] * (count // 2)
+        yield from group(f"{name}, {few} candidates, both tasks", work.requests(both, few))
     batch = work.requests(searches[:1], many)
     aims = AIMS_MANY if aims else {}
     least = first_candidates(batch, min(many, shape.reference_candidates))
