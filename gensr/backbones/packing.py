@@ -130,7 +130,7 @@ def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, shared: K
         # One pass over whole prompts; in training, its dropout and the bias's gradient would take the long way as well.
         rows = zip(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), bias, strict=True)
         mixed = [F.scaled_dot_product_attention(q, k, v, attn_mask=b.transpose(0, 1), scale=1.0) for q, k, v, b in rows]
-        return torch.stack(mixed).transpose(2, 3).flatten(3)
+        return torch.stack([part.transpose(1, 2).flatten(2) for part in mixed])
     scores = query @ key.transpose(-1, -2)  # [B, H, C, T, T]
     if shared is None:
         context = _probabilities(scores + bias, attention) @ value

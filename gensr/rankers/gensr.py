@@ -24,7 +24,7 @@ from gensr.rankers.state import RequestState
 from gensr.rankers.views import CFVectors, TextVectors, View, ViewSlots
 
 SEMANTIC = "semantic"
-PIECE, PIECE_GPU = 1 << 25, 1 << 31
+PIECE, PIECE_GPU = 1 << 26, 1 << 31
 """Bytes that the widest activation of the candidates may take where no gradient is kept; more are read in pieces. On a
 CPU, larger ones leave the cache and smaller ones make thin matrices: both are slower."""
 
