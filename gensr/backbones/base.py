@@ -17,7 +17,7 @@ Function = Callable[..., Any]
 
 
 class Prompt(NamedTuple):
-    """B prompts: a prefix read once per request, and a block read once per candidate.
+    """B prompts, at least one: a prefix read once per request, and a block read once per candidate.
 
     Attributes:
         prefix: int64 [B, P] token ids, padded on the left with 0; P may be 0.

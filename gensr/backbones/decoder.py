@@ -30,9 +30,10 @@ from gensr.backbones.prompt import distinct_prefixes, fill_slots
 from gensr.backbones.sharing import KeyValue, block_mask
 from gensr.backbones.tokenizer import answer_ids, tokenize, train_tokenizer
 from gensr.errors import BadInputError
+from gensr.nested import map_tensors
 
-TOKENS = 16_384
-"""Most tokens read at once where no gradient is needed, copies of prefixes included: bounds the memory of scoring."""
+COPIED = 16_384
+"""Most tokens, copies of prefixes included, that are read at once where prefixes are copied and no gradient is kept."""
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """Options of architectures whose tokens look back no farther than this."""
 
@@ -101,29 +102,28 @@ class DecoderBackbone(Backbone):
         if prompt.prefix.shape[1] == 0:
             return DecoderState({}, prompt)
         distinct, rows = distinct_prefixes(prompt)
-        layers: dict[int, KeyValue] = {}
-        for number, (key, value) in self._read_prefixes(distinct).items():
-            layers[number] = key.index_select(0, rows), value.index_select(0, rows)
-        return DecoderState(layers, prompt)
+        return DecoderState(map_tensors(lambda kept: kept.index_select(0, rows), self._read_prefixes(distinct)), prompt)
 
     def hidden(self, state: DecoderState, slots: Tensor) -> Tensor:
-        """See `Backbone.hidden`. Without gradients, candidates are read in parts, so that memory stays bounded."""
+        """See `Backbone.hidden`."""
         prompt = state.prompt
-        shared = bool(state.layers) and self._shares(prompt)
-        read = self._read_behind_shared if shared else self._read_behind_copies
-        part = slots.shape[1]
-        if not torch.is_grad_enabled():
-            length = prompt.block.shape[1] + (0 if shared else prompt.prefix.shape[1])
-            part = max(1, TOKENS // (length * slots.shape[0]))
-        text = self.embed(prompt.block)
+        inputs = fill_slots(self.embed(prompt.block), prompt.slot, slots)  # [B, C, T, D]
+        if state.layers and self._shares(prompt):
+            states = self._read_behind_shared(state, inputs)
+        else:
+            parts = torch.split(inputs, self._copied_at_once(state, inputs.shape[1]), dim=1)
+            states = torch.cat([self._read_behind_copies(state, part) for part in parts], dim=1)
         last = prompt.block_mask.sum(1, keepdim=True) - 1  # [B, 1]
         # A product with a 0/1 vector: unlike gather, its gradient is summed in a fixed order.
-        chosen = (torch.arange(text.shape[1], device=last.device) == last).to(text.dtype)  # [B, T]
-        found = []
-        for some in torch.split(slots, part, dim=1):
-            states = read(state, fill_slots(text, prompt.slot, some))  # [B, C, T, D]
-            found.append(torch.einsum("bctd,bt->bcd", states, chosen.to(states.dtype)))
-        return torch.cat(found, dim=1)
+        chosen = (torch.arange(inputs.shape[2], device=last.device) == last).to(states.dtype)  # [B, T]
+        return torch.einsum("bctd,bt->bcd", states, chosen)
+
+    def _copied_at_once(self, state: DecoderState, candidates: int) -> int:
+        """How many of a request's candidates get their copies of its prefix at one time."""
+        if torch.is_grad_enabled() or not state.layers:
+            return candidates
+        prefix, block = state.prompt.prefix, state.prompt.block
+        return max(1, COPIED // (len(prefix) * (prefix.shape[1] + block.shape[1])))
 
     def _read_prefixes(self, prefix: Tensor) -> dict[int, KeyValue]:
         """Keys and values of prefixes, int64 [R, P], in every layer."""

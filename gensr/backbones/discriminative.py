@@ -6,27 +6,23 @@ and no vocabulary, but one small network a task. Swapping one for the other chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 
-from gensr.backbones.base import Backbone, Function, Prompt
 from gensr.backbones.config import DiscriminativeConfig, T5Sizes
 from gensr.backbones.lora import add_adapters
-from gensr.backbones.packing import encode_blocks
 from gensr.backbones.pretrained import load_t5
-from gensr.backbones.prompt import fill_slots
-from gensr.backbones.t5 import T5State, in_groups, random_t5, read_prefixes
-from gensr.backbones.tokenizer import tokenize, train_tokenizer
+from gensr.backbones.t5 import T5Reader, T5State, random_t5
+from gensr.backbones.tokenizer import train_tokenizer
 from gensr.data.tasks import Task
-from gensr.errors import BadInputError
 
 
-class DiscriminativeBackbone(Backbone):
+class DiscriminativeBackbone(T5Reader):
     """A T5 encoder; the mean over a candidate's block goes through the head of the request's task.
 
     Args:
@@ -39,37 +35,12 @@ class DiscriminativeBackbone(Backbone):
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, dropout: float = 0.1) -> None:
-        super().__init__()
-        if tokenizer.pad_token_id != 0:
-            raise BadInputError(f"backbone: the tokenizer pads with id {tokenizer.pad_token_id}; a T5's is 0")
-        self.model, self.tokenizer = model, tokenizer
-        self.width = model.config.d_model
+        super().__init__(model, tokenizer)
         self.heads = nn.ModuleDict({task.label: task_head(self.width, dropout) for task in Task})
-        self._encode_blocks = encode_blocks
 
-    def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
-        """See `Backbone.tokenize`."""
-        return tokenize(self.tokenizer, texts, length)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """See `Backbone.embed`."""
-        return cast(Tensor, self.model.shared(ids))
-
-    def encode(self, prompt: Prompt) -> T5State:
-        """See `Backbone.encode`. Equal prefixes of a batch are read once, and share their dropout in training."""
-        return T5State(read_prefixes(self, prompt, self.model.encoder), prompt)
-
-    def hidden(self, state: T5State, slots: Tensor) -> Tensor:
-        """Mean of a block's final states, [B, C, D]; see `Backbone.hidden`."""
-        return in_groups(self._hidden, state, slots)
-
-    def _hidden(self, state: T5State, slots: Tensor) -> Tensor:
-        prompt = state.prompt
-        inputs = fill_slots(self.embed(prompt.block), prompt.slot, slots)
-        final = self._encode_blocks(
-            self.model.encoder, state.prefix, inputs, prompt.block_mask, recompute=self.checkpointing
-        )  # [B, C, T, D]
-        real = prompt.block_mask.to(final.dtype)[:, None, :, None]  # [B, 1, T, 1]
+    def _at_answer(self, state: T5State, final: Tensor) -> Tensor:
+        # The mean of a block's real tokens; no one of them is the answer's.
+        real = state.prompt.block_mask.to(final.dtype)[:, None, :, None]  # [B, 1, T, 1]
         return (final * real).sum(2) / real.sum(2).clamp(min=1)
 
     def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
@@ -84,21 +55,6 @@ class DiscriminativeBackbone(Backbone):
     def cast(self, dtype: torch.dtype) -> None:
         """See `Backbone.cast`; the heads keep their digits, or close candidates would tie."""
         self.model.to(dtype)
-
-    def compile_with(self, compiler: Callable[[Function], Function]) -> None:
-        """See `Backbone.compile_with`."""
-        self._encode_blocks = compiler(encode_blocks)
-
-    @property
-    def embedding_rms(self) -> float:
-        """See `Backbone.embedding_rms`."""
-        return float(self.model.shared.weight.detach().float().square().mean().sqrt())
-
-    def save(self, folder: Path) -> None:
-        """See `Backbone.save`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.config.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
 
 
 def task_head(width: int, dropout: float) -> nn.Sequential:

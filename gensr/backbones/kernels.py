@@ -19,43 +19,43 @@ def rms_norm(norm: Any, x: Tensor) -> Tensor:
     return F.rms_norm(x.to(norm.weight.dtype), (x.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
-def linear(layer: nn.Module, x: Tensor, *, gelu: bool = False, times: Tensor | None = None) -> Tensor:
-    """``layer(x)``, [..., in] -> [..., out]; then its GELU (tanh form), or its product with `times` [..., out]."""
+def linear(layer: nn.Module, x: Tensor, *, times: Tensor | None = None) -> Tensor:
+    """``layer(x)``, [..., in] -> [..., out], or its product with `times` [..., out]."""
     if _one_pass(layer, x):
         weight = cast(nn.Linear, layer).weight
         if times is not None:
             return cast(Tensor, _fused().binary(x, times, weight, None, "mul"))
-        return cast(Tensor, _fused()(x, weight, None, "gelu" if gelu else "none", [], "tanh"))
+        return cast(Tensor, _fused()(x, weight, None, "none", [], ""))
     y = layer(x)
-    if times is not None:
-        return cast(Tensor, y * times)
-    return F.gelu(y, approximate="tanh") if gelu else cast(Tensor, y)
+    return cast(Tensor, y if times is None else y * times)
+
+
+def activated(layer: nn.Module, x: Tensor, activation: nn.Module) -> Tensor:
+    """``activation(layer(x))``, [..., in] -> [..., out]."""
+    # Both names are GELU's tanh form; the first class writes it out as a dozen operations.
+    if type(activation).__name__ not in ("NewGELUActivation", "GELUTanh"):
+        return cast(Tensor, activation(linear(layer, x)))
+    if _one_pass(layer, x):
+        return cast(Tensor, _fused()(x, cast(nn.Linear, layer).weight, None, "gelu", [], "tanh"))
+    return F.gelu(layer(x), approximate="tanh")
 
 
 def residual(hidden: Tensor, layer: nn.Module, x: Tensor, dropout: nn.Dropout) -> Tensor:
-    """``hidden + dropout(layer(x))``."""
-    active = dropout.training and dropout.p > 0
-    if not active and hidden.shape[:-1] == x.shape[:-1] and _one_pass(layer, x):
+    """``hidden + dropout(layer(x))``, hidden [..., out] and x [..., in] with the same rows."""
+    if not (dropout.training and dropout.p) and _one_pass(layer, x):
         return cast(Tensor, _fused().binary(x, hidden, cast(nn.Linear, layer).weight, None, "add"))
-    y: Tensor = layer(x)
-    return hidden + (dropout(y) if active else y)
+    return hidden + cast(Tensor, dropout(layer(x)))
 
 
 def feed_forward(layer: Any, hidden: Tensor) -> Tensor:
     """A ``T5LayerFF`` with its residual, [..., D] -> [..., D]."""
     dense = layer.DenseReluDense
     x = rms_norm(layer.layer_norm, hidden)
-    if hasattr(dense, "wi_0") and _is_gelu(dense.act):
-        inner = linear(dense.wi_1, x, times=linear(dense.wi_0, x, gelu=True))
-    elif hasattr(dense, "wi_0"):
-        inner = linear(dense.wi_1, x, times=dense.act(linear(dense.wi_0, x)))
+    if hasattr(dense, "wi_0"):
+        inner = linear(dense.wi_1, x, times=activated(dense.wi_0, x, dense.act))
     else:
-        inner = dense.act(linear(dense.wi, x))
+        inner = activated(dense.wi, x, dense.act)
     return residual(hidden, dense.wo, dense.dropout(inner), layer.dropout)
-
-
-def _is_gelu(activation: nn.Module) -> bool:
-    return type(activation).__name__ in ("NewGELUActivation", "GELUTanh")
 
 
 def _one_pass(layer: nn.Module, x: Tensor) -> bool:

@@ -6,7 +6,7 @@ on distances alone: a prefix padded on the left therefore gives every block the 
 
 The same functions train and score. Two products are arranged for one decoder token beside many encoder states: its
 query goes through the key matrix before it meets a state, and the weighted mean of the states through the value matrix
-after it, so that no state is projected at all.
+after it, so that no state of a block is projected at all.
 
 B requests, C candidates, H heads, P prefix tokens, T block tokens, k head width, D model width.
 """
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gensr.backbones.kernels import feed_forward, linear, residual, rms_norm
+from gensr.nested import map_tensors
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -38,10 +39,9 @@ class PrefixState(NamedTuple):
     final: Tensor
     mask: Tensor
 
-    def expand(self, rows: Tensor) -> PrefixState:
-        """The state of requests that use prefix `rows` [B]."""
-        layers = [(key.index_select(0, rows), value.index_select(0, rows)) for key, value in self.layers]
-        return PrefixState(layers, self.final.index_select(0, rows), self.mask.index_select(0, rows))
+    def select(self, rows: Tensor) -> PrefixState:
+        """The prefixes at `rows`, int64 [n]."""
+        return map_tensors(lambda tensor: tensor.index_select(0, rows), self)
 
 
 def encode_prefix(encoder: Any, inputs: Tensor, mask: Tensor, *, recompute: bool = False) -> PrefixState:
@@ -127,21 +127,27 @@ def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, shared: K
     """Attention of blocks [B, H, C, T, k] to the prefix and themselves, in one softmax -> [B, C, T, H * k]."""
     batch, heads, candidates, length, width = query.shape
     if shared is None and not torch.is_grad_enabled():
-        # One pass over whole prompts; in training, its dropout and the bias's gradient would take the long way as well.
-        rows = zip(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), bias, strict=True)
-        mixed = [F.scaled_dot_product_attention(q, k, v, attn_mask=b.transpose(0, 1), scale=1.0) for q, k, v, b in rows]
+        # One pass over whole prompts; with gradients, the bias's would make it take the long way as well.
+        drop = attention.dropout if attention.training else 0.0
+        asked = zip(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), bias.transpose(1, 2), strict=True
+        )
+        mixed = [
+            F.scaled_dot_product_attention(q, k, v, attn_mask=b, dropout_p=drop, scale=1.0) for q, k, v, b in asked
+        ]
         return torch.stack([part.transpose(1, 2).flatten(2) for part in mixed])
     scores = query @ key.transpose(-1, -2)  # [B, H, C, T, T]
     if shared is None:
         context = _probabilities(scores + bias, attention) @ value
     else:
         # One matrix product for all candidates: the prefix is never copied per candidate.
-        flat = query.reshape(batch, heads, candidates * length, width)
-        to_prefix = (flat @ shared[0].transpose(-1, -2)).view(batch, heads, candidates, length, -1)
-        weights = _probabilities(torch.cat([to_prefix, scores], dim=-1) + bias, attention)
-        to_prefix, to_own = weights[..., :-length], weights[..., -length:]
-        context = (to_prefix.reshape(batch, heads, candidates * length, -1) @ shared[1]).view_as(query)
-        context = context + to_own @ value
+        shared_key, shared_value = shared
+        rows = (batch, heads, candidates * length)
+        to_prefix = query.reshape(*rows, width) @ shared_key.transpose(-1, -2)  # [B, H, C * T, P]
+        scores = torch.cat([to_prefix.view(*scores.shape[:-1], -1), scores], dim=-1)  # [B, H, C, T, P + T]
+        weights = _probabilities(scores + bias, attention)
+        context = (weights[..., :-length].reshape(*rows, -1) @ shared_value).view_as(query)
+        context = context + weights[..., -length:] @ value
     return context.permute(0, 2, 3, 1, 4).reshape(batch, candidates, length, heads * width)
 
 
@@ -251,13 +257,14 @@ def _probabilities(scores: Tensor, attention: Any) -> Tensor:
 def _position_bias(encoder: Any, queries: int, keys: int) -> Tensor:
     """Bias of the last `queries` of `keys` positions, [1, H, queries, keys]."""
     attention = encoder.block[0].layer[0].SelfAttention
+    # The whole table, then its last rows: how to ask for these alone differs between releases of transformers.
     bias: Tensor = attention.compute_bias(keys, keys, device=attention.relative_attention_bias.weight.device)
     return bias[:, :, keys - queries :]
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     # Half the lowest finite number, not -inf: a row of padding alone must stay finite.
-    return torch.where(mask, 0.0, torch.finfo(dtype).min / 2).to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min / 2)
 
 
 def _split(projected: Tensor, attention: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -29,37 +30,27 @@ class T5State(NamedTuple):
 
     def select(self, rows: Tensor) -> T5State:
         """The requests `rows` [n]."""
-        return T5State(self.prefix.expand(rows), self.prompt.select(rows))
+        return T5State(self.prefix.select(rows), self.prompt.select(rows))
 
 
-class T5Backbone(Backbone):
-    """A T5 encoder-decoder that answers with one decoder step and two rows of its head.
+class T5Reader(Backbone):
+    """A T5's encoder reading prompts: what backbones share that differ in the answer alone.
 
     Args:
-        model: transformers ``T5ForConditionalGeneration``.
+        model: a transformers T5, with or without its decoder.
         tokenizer: its tokenizer; padding must have id 0.
-        answers: the positive and the negative answer, one token each.
 
     Raises:
-        BadInputError: an answer is not a single token.
+        BadInputError: the tokenizer pads with another id.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, answers: tuple[str, str] = ("Yes", "No")) -> None:
+    def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
         if tokenizer.pad_token_id != 0:
             raise BadInputError(f"backbone: the tokenizer pads with id {tokenizer.pad_token_id}; a T5's is 0")
         self.model, self.tokenizer = model, tokenizer
         self.width = model.config.d_model
-        self.yes, self.no = answer_ids(tokenizer, answers)
-        self._encode_blocks, self._decode_step = encode_blocks, decode_step
-        for block in model.decoder.block:
-            # A single decoder token attends to itself alone: these weights have no effect and no gradient.
-            attention = block.layer[0].SelfAttention
-            dead = [attention.q, attention.k]
-            if attention.has_relative_attention_bias:
-                dead.append(attention.relative_attention_bias)
-            for module in dead:
-                module.requires_grad_(False)
+        self._encode_blocks = encode_blocks
 
     def tokenize(self, texts: Sequence[str], length: int) -> Tensor:
         """See `Backbone.tokenize`."""
@@ -71,35 +62,35 @@ class T5Backbone(Backbone):
 
     def encode(self, prompt: Prompt) -> T5State:
         """See `Backbone.encode`. Equal prefixes of a batch are read once, and share their dropout in training."""
-        return T5State(read_prefixes(self, prompt, self.model.encoder), prompt)
+        encoder = self.model.encoder
+        if prompt.prefix.shape[1] == 0:
+            return T5State(encode_prefix(encoder, self.embed(prompt.prefix), prompt.prefix_mask), prompt)
+        distinct, rows = distinct_prefixes(prompt)
+        prefix = encode_prefix(encoder, self.embed(distinct), distinct > 0, recompute=self.checkpointing)
+        return T5State(prefix.select(rows), prompt)
 
     def hidden(self, state: T5State, slots: Tensor) -> Tensor:
         """See `Backbone.hidden`. Requests with blocks of very different lengths are read apart."""
-        return in_groups(self._hidden, state, slots)
+        groups = by_length(state.prompt)
+        if len(groups) == 1:
+            return self._hidden(state, slots)
+        parts = [self._hidden(state.select(rows), slots.index_select(0, rows)) for rows in groups]
+        return torch.cat(parts).index_select(0, torch.cat(groups).argsort())
 
     def _hidden(self, state: T5State, slots: Tensor) -> Tensor:
         prompt = state.prompt
         inputs = fill_slots(self.embed(prompt.block), prompt.slot, slots)
-        prefix, mask, recompute = state.prefix, prompt.block_mask, self.checkpointing
-        final = self._encode_blocks(self.model.encoder, prefix, inputs, mask, recompute=recompute)  # [B, C, T, D]
-        start = self.model.shared.weight[self.model.config.decoder_start_token_id or 0]
-        return self._decode_step(self.model.decoder, prefix, final, mask, start, recompute=recompute)
+        mask, recompute = prompt.block_mask, self.checkpointing
+        final = self._encode_blocks(self.model.encoder, state.prefix, inputs, mask, recompute=recompute)
+        return self._at_answer(state, final)
 
-    def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
-        """See `Backbone.answer`."""
-        return head_margin(hidden, self.yes, self.no, self.model.lm_head.weight) * self._output_scale
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """See `Backbone.logits`."""
-        return head_logits(hidden, self.model.lm_head.weight) * self._output_scale
+    @abstractmethod
+    def _at_answer(self, state: T5State, final: Tensor) -> Tensor:
+        """Hidden state at the answer position, [B, C, D], from the blocks' final states [B, C, T, D]."""
 
     def compile_with(self, compiler: Callable[[Function], Function]) -> None:
         """See `Backbone.compile_with`; the prefixes, of many lengths and read once, stay as they are."""
-        self._encode_blocks, self._decode_step = compiler(encode_blocks), compiler(decode_step)
-
-    @property
-    def _output_scale(self) -> float:
-        return self.width**-0.5 if _scales_output(self.model.config) else 1.0
+        self._encode_blocks = compiler(encode_blocks)
 
     @property
     def embedding_rms(self) -> float:
@@ -111,27 +102,61 @@ class T5Backbone(Backbone):
         folder.mkdir(parents=True, exist_ok=True)
         self.model.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+class T5Backbone(T5Reader):
+    """A T5 encoder-decoder that answers with one decoder step and two rows of its head.
+
+    Args:
+        model: transformers ``T5ForConditionalGeneration``.
+        tokenizer: its tokenizer; padding must have id 0.
+        answers: the positive and the negative answer, one token each.
+
+    Raises:
+        BadInputError: an answer is not a single token, or the tokenizer pads with another id.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, answers: tuple[str, str] = ("Yes", "No")) -> None:
+        super().__init__(model, tokenizer)
+        self.yes, self.no = answer_ids(tokenizer, answers)
+        self._decode_step = decode_step
+        for block in model.decoder.block:
+            # A single decoder token attends to itself alone: these weights have no effect and no gradient.
+            attention = block.layer[0].SelfAttention
+            dead = [attention.q, attention.k]
+            if attention.has_relative_attention_bias:
+                dead.append(attention.relative_attention_bias)
+            for module in dead:
+                module.requires_grad_(False)
+
+    def _at_answer(self, state: T5State, final: Tensor) -> Tensor:
+        start = self.model.shared.weight[self.model.config.decoder_start_token_id or 0]
+        mask, recompute = state.prompt.block_mask, self.checkpointing
+        return self._decode_step(self.model.decoder, state.prefix, final, mask, start, recompute=recompute)
+
+    def answer(self, hidden: Tensor, task: Tensor) -> Tensor:
+        """See `Backbone.answer`."""
+        return head_margin(hidden, self.yes, self.no, self.model.lm_head.weight) * self._output_scale
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See `Backbone.logits`."""
+        return head_logits(hidden, self.model.lm_head.weight) * self._output_scale
+
+    def compile_with(self, compiler: Callable[[Function], Function]) -> None:
+        """See `Backbone.compile_with`."""
+        super().compile_with(compiler)
+        self._decode_step = compiler(decode_step)
+
+    @property
+    def _output_scale(self) -> float:
+        return self.width**-0.5 if _scales_output(self.model.config) else 1.0
+
+    def save(self, folder: Path) -> None:
+        """See `Backbone.save`."""
+        super().save(folder)
         untied = self.model.lm_head.weight is not self.model.shared.weight
         facts = {"untied_head": untied, "scale_decoder_outputs": _scales_output(self.model.config)}
         (folder / "backbone.json").write_text(json.dumps(facts), encoding="utf-8")
-
-
-def in_groups(read: Callable[[T5State, Tensor], Tensor], state: T5State, slots: Tensor) -> Tensor:
-    """``read(state, slots)`` [B, C, D] in groups of requests of nearly one block length."""
-    groups = by_length(state.prompt)
-    if len(groups) == 1:
-        return read(state, slots)
-    parts = [read(state.select(rows), slots.index_select(0, rows)) for rows in groups]
-    return torch.cat(parts).index_select(0, torch.cat(groups).argsort())
-
-
-def read_prefixes(backbone: Backbone, prompt: Prompt, encoder: Any) -> PrefixState:
-    """The prefixes of a batch through a T5 encoder, equal ones once."""
-    if prompt.prefix.shape[1] == 0:
-        return encode_prefix(encoder, backbone.embed(prompt.prefix), prompt.prefix_mask)
-    distinct, rows = distinct_prefixes(prompt)
-    state = encode_prefix(encoder, backbone.embed(distinct), distinct > 0, recompute=backbone.checkpointing)
-    return state.expand(rows)
 
 
 def _scales_output(config: Any) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gensr.backbones.base import Backbone, Prompt
+from gensr.backbones.base import Backbone, Function, Prompt
 from gensr.backbones.config import BackboneConfig
 from gensr.backbones.prompt import PromptBuilder
 from gensr.backbones.templates import DEFAULTS, SLOTS, Layout
@@ -143,6 +144,47 @@ class BackboneContract:
         exact = _margins(backbone, inputs)
         assert mixed.dtype == torch.float32
         torch.testing.assert_close(mixed, exact, atol=0.1 * float(exact.abs().max()), rtol=0.1)
+
+    def test_a_cast_costs_digits_and_leaves_margins_in_float32(self, backbone: Backbone, layout: Layout) -> None:
+        """Vectors come in float32 as before."""
+        inputs = self.inputs(backbone, layout)
+        exact, half = _margins(backbone, inputs), copy.deepcopy(backbone)
+        half.cast(torch.bfloat16)
+        found = _margins(half, inputs)
+        assert found.dtype == torch.float32
+        assert not torch.equal(found, exact)
+        torch.testing.assert_close(found, exact, atol=0.1 * float(exact.abs().max()), rtol=0.1)
+
+    def test_what_is_compiled_gives_the_same_margins(self, backbone: Backbone, layout: Layout) -> None:
+        """The functions that are handed to a compiler are those that then run; a backbone may refuse."""
+        inputs, other, calls = self.inputs(backbone, layout), copy.deepcopy(backbone), []
+
+        def compiler(function: Function) -> Function:
+            def call(*arguments: Any, **options: Any) -> Any:
+                calls.append(function)
+                return function(*arguments, **options)
+
+            return call
+
+        try:
+            other.compile_with(compiler)
+        except BadInputError:
+            pytest.skip("it has nothing to compile")
+        self.assert_equal(_margins(other, inputs), _margins(backbone, inputs))
+        assert calls
+
+    def test_recomputed_activations_give_the_same_gradients(self, backbone: Backbone, layout: Layout) -> None:
+        """`checkpointing` changes memory and time, dropout or not."""
+        prompt, slots = self.inputs(backbone, layout)
+        slots.requires_grad_()
+        other = copy.deepcopy(backbone).train()
+        found: list[Tensor] = []
+        for recompute in (False, True):
+            other.checkpointing = recompute
+            torch.manual_seed(0)
+            found += torch.autograd.grad(_margins_of(other, prompt, slots).square().sum(), slots)
+        scale = max(1.0, float(found[0].abs().max()))
+        torch.testing.assert_close(found[1] / scale, found[0] / scale, atol=self.tolerance, rtol=0)
 
     def test_requests_do_not_see_each_other(self, backbone: Backbone, layout: Layout) -> None:
         """One request alone, without its batch mates' padding, gives what it gives in the batch."""

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from gensr.backbones import decoder as decoder_module
 from gensr.backbones.base import Prompt
 from gensr.backbones.config import DecoderConfig, DecoderSizes
 from gensr.backbones.decoder import DecoderBackbone, random_decoder
@@ -118,15 +117,6 @@ def test_training_through_the_cache_gives_the_gradients_of_whole_sequences(reque
     for mine, other in zip(ours, theirs, strict=True):
         scale = max(1.0, float(other.abs().max()))
         torch.testing.assert_close(mine / scale, other / scale, atol=1e-4, rtol=0)
-
-
-def test_scoring_in_parts_gives_what_scoring_at_once_gives(llama, monkeypatch):
-    given = inputs(llama, "packed")
-    with torch.no_grad():
-        at_once = margins(llama, given)
-        monkeypatch.setattr(decoder_module, "TOKENS", 1)
-        in_parts = margins(llama, given)
-    torch.testing.assert_close(in_parts, at_once, atol=1e-5, rtol=1e-5)
 
 
 def test_logits_of_the_vocabulary_equal_transformers_own(gpt2):

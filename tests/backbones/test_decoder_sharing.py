@@ -11,6 +11,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gensr.backbones import decoder as decoder_module
 from gensr.backbones.base import Prompt
 from gensr.backbones.config import DecoderConfig, DecoderSizes, LoRA
 from gensr.backbones.decoder import DecoderBackbone
@@ -251,6 +252,22 @@ def test_an_architecture_that_cannot_share_copies_and_says_so(tokenizer, name):
     assert all(bool(gradient.any()) for gradient in gradients(backbone, given)[:1])
     with pytest.raises(BadInputError, match=rf"{name}' cannot recompute activations: its layers continue from a cache"):
         backbone.checkpointing = True
+
+
+def test_copies_are_made_for_a_few_candidates_at_a_time_unless_gradients_need_them_all(llama, monkeypatch):
+    given, backbone = inputs(llama), copying(llama)
+    rows = []
+    forward = backbone._forward
+    monkeypatch.setattr(
+        backbone, "_forward", lambda body, **read: rows.append(len(read["inputs_embeds"])) or forward(body, **read)
+    )
+    with torch.no_grad():
+        at_once = margins(backbone, given)
+        monkeypatch.setattr(decoder_module, "COPIED", 1)
+        in_parts = margins(backbone, given)
+    margins(backbone, given)
+    assert rows == [12, 4, 4, 4, 12]
+    torch.testing.assert_close(in_parts, at_once, atol=1e-5, rtol=1e-5)
 
 
 def test_an_attention_that_comes_out_otherwise_is_not_shared(tokenizer, monkeypatch):

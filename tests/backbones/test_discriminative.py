@@ -1,7 +1,5 @@
 """Shared encoder, a head a task: the reader is T5's own, the answer is the task's."""
 
-import itertools
-
 import pytest
 import torch
 import transformers
@@ -12,7 +10,7 @@ from gensr.backbones.discriminative import DiscriminativeBackbone
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
 from gensr.testing.backbone import TEXTS
-from tests.backbones.prompts import inputs, margins, whole_sequence
+from tests.backbones.prompts import inputs, margins, one_by_one, states_under_the_block_mask, whole_sequence
 
 SIZES = T5Sizes(width=32, layers=2, heads=2, head_width=8, hidden=48, vocabulary=300)
 
@@ -30,32 +28,25 @@ def head_by_hand(backbone, task: Task, state: torch.Tensor) -> torch.Tensor:
 def test_interleaved_margins_equal_the_published_paradigm_on_transformers_own_encoder(backbone):
     """Mean of the encoder's states, then the head of the request's task (Figure 1(a))."""
     given = inputs(backbone, "interleaved")
+
+    def margin(row: int, candidate: int) -> torch.Tensor:
+        states = backbone.model(inputs_embeds=whole_sequence(backbone, given, row, candidate)).last_hidden_state[0]
+        return head_by_hand(backbone, Task(int(given.prompt.task[row])), states.mean(0))
+
     with torch.no_grad():
-        ours = margins(backbone, given)
-        for row, candidate in itertools.product(range(4), range(3)):
-            sequence = whole_sequence(backbone, given, row, candidate)
-            states = backbone.model(inputs_embeds=sequence).last_hidden_state[0]
-            expected = head_by_hand(backbone, Task(int(given.prompt.task[row])), states.mean(0))
-            torch.testing.assert_close(ours[row, candidate], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(margins(backbone, given), one_by_one(given, margin), atol=1e-4, rtol=1e-4)
 
 
 def test_packed_margins_pool_the_block_that_reads_its_prefix(backbone):
     given = inputs(backbone, "packed")
-    prompt = given.prompt
+
+    def margin(row: int, candidate: int) -> torch.Tensor:
+        states = states_under_the_block_mask(backbone, given, row, candidate)[0]
+        block = states[int(given.prompt.prefix_mask[row].sum()) :]
+        return head_by_hand(backbone, Task(int(given.prompt.task[row])), block.mean(0))
+
     with torch.no_grad():
-        ours = margins(backbone, given)
-        for row, candidate in itertools.product(range(4), range(3)):
-            sequence = whole_sequence(backbone, given, row, candidate)
-            shared, length = int(prompt.prefix_mask[row].sum()), sequence.shape[1]
-            mask = torch.zeros(1, 1, length, length)
-            mask[:, :, :shared, shared:] = torch.finfo(torch.float32).min  # the prefix sees no candidate
-            hidden, encoder = sequence, backbone.model.encoder
-            bias = encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
-            for layer in encoder.block:
-                hidden = layer(hidden, attention_mask=mask, position_bias=bias + mask)[0]
-            state = encoder.final_layer_norm(hidden)[0, shared:].mean(0)
-            expected = head_by_hand(backbone, Task(int(prompt.task[row])), state)
-            torch.testing.assert_close(ours[row, candidate], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(margins(backbone, given), one_by_one(given, margin), atol=1e-4, rtol=1e-4)
 
 
 def test_each_task_has_its_own_parameters(backbone):

@@ -1,12 +1,15 @@
 """Prompts: the right pieces in the right order, whatever the batch."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gensr.backbones.prompt import PromptBuilder
+from gensr.backbones.base import Prompt
+from gensr.backbones.prompt import PADDING, PromptBuilder, by_length, distinct_prefixes, fill_slots
 from gensr.backbones.templates import TaskTemplates, split_template
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
@@ -80,6 +83,48 @@ def test_a_prompt_is_the_same_in_any_batch(requests):
         together = build(layout, tasks, queries)
         for row in range(len(requests)):
             assert read(together, row) == read(build(layout, [tasks[row]], [queries[row]]), 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_requests_are_grouped_by_length_each_once_and_with_little_padding(lengths):
+    blocks = torch.zeros(len(lengths), 40, dtype=torch.int64)
+    mask = torch.arange(40) < torch.tensor(lengths).unsqueeze(1)
+    prompt = Prompt(blocks[:, :0], mask[:, :0], blocks, blocks - 1, mask, blocks[:, 0])
+    groups = by_length(prompt)
+    assert sorted(torch.cat(groups).tolist()) == list(range(len(lengths)))
+    for rows in groups:
+        longest = max(lengths[row] for row in rows.tolist())
+        assert prompt.select(rows).block_mask.shape == (len(rows), longest)
+        assert min(lengths[row] for row in rows.tolist()) >= (1 - PADDING) * longest
+    assert len(groups) > 1 or min(lengths) >= (1 - PADDING) * max(lengths)
+
+
+def test_requests_of_one_length_stay_together():
+    assert [rows.tolist() for rows in by_length(build("interleaved", [Task.RECOMMENDATION] * 3, [""] * 3))] == [
+        [0, 1, 2]
+    ]
+
+
+def test_equal_prefixes_are_found():
+    prompt = build(
+        "packed", [Task.SEARCH, Task.RECOMMENDATION, Task.SEARCH, Task.RECOMMENDATION], ["red", "", "red", ""]
+    )
+    distinct, rows = distinct_prefixes(prompt)
+    assert len(distinct) == 2
+    assert torch.equal(distinct[rows], prompt.prefix)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_vectors_stand_where_the_prompt_wants_them_in_the_words_dtype(dtype):
+    text, slot = torch.randn(2, 4, 3, dtype=dtype), torch.tensor([[-1, 1, 0, -1], [2, -1, 1, -1]])
+    vectors = torch.randn(2, 5, 3, 3)
+    filled = fill_slots(text, slot, vectors)
+    assert filled.dtype == dtype
+    for row, candidate, place in itertools.product(range(2), range(5), range(4)):
+        number = int(slot[row, place])
+        expected = text[row, place] if number < 0 else vectors[row, candidate, number].to(dtype)
+        assert torch.equal(filled[row, candidate, place], expected)
 
 
 def test_a_text_that_would_be_cut_is_refused():

@@ -1,19 +1,21 @@
 """The scoring forward against transformers' own, for both layouts."""
 
-import itertools
+import copy
 
 import pytest
 import torch
 import transformers
+from torch import nn
 
-from gensr.backbones.base import Prompt
 from gensr.backbones.config import DiscriminativeConfig, T5Config, T5Sizes
-from gensr.backbones.prompt import PromptBuilder, fill_slots
-from gensr.backbones.t5 import T5Backbone, open_t5, random_t5
+from gensr.backbones.prompt import PromptBuilder, by_length
+from gensr.backbones.t5 import T5Backbone, random_t5
 from gensr.backbones.templates import INTERLEAVED, PACKED, SLOTS
 from gensr.backbones.tokenizer import train_tokenizer
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
+from gensr.testing.backbone import BackboneInputs
+from tests.backbones.prompts import margins, one_by_one, states_under_the_block_mask, whole_sequence
 
 WORDS = [
     "red kettle",
@@ -32,102 +34,97 @@ def backbone() -> T5Backbone:
     return T5Config(scratch=SIZES).build(texts=WORDS, seed=0).eval()
 
 
-def prompts(backbone: T5Backbone, layout: str, *, history: int = 1, rows: int = 4) -> tuple[Prompt, torch.Tensor]:
-    """Mixed tasks and query lengths; slots [B, 3, S, D]."""
+def prompts(backbone: T5Backbone, layout: str, *, history: int = 1, candidates: int = 3) -> BackboneInputs:
+    """Four requests of mixed tasks and query lengths; the first one's history has one vector only."""
     counts = {name: history if "history" in name else 1 for name in SLOTS}
     builder = PromptBuilder(LAYOUTS[layout], layout=layout, tokenize=backbone.tokenize, slots=counts, query_length=6)
-    task = torch.tensor([Task.RECOMMENDATION, Task.SEARCH, Task.SEARCH, Task.RECOMMENDATION])[:rows]
-    queries = backbone.tokenize(["", "red", "steel pan for blue soup", ""], 6)[:rows]
-    present = torch.ones(rows, sum(counts.values()), dtype=torch.bool)
-    if history > 1:
-        present[0, 1:history] = present[0, history + 1 : 2 * history] = False
+    task = torch.tensor([Task.RECOMMENDATION, Task.SEARCH, Task.SEARCH, Task.RECOMMENDATION])
+    queries = backbone.tokenize(["", "red", "steel pan for blue soup", ""], 6)
+    present = torch.ones(4, sum(counts.values()), dtype=torch.bool)
+    present[0, 1:history] = present[0, history + 1 : 2 * history] = False
     generator = torch.Generator().manual_seed(1)
-    slots = torch.randn(rows, 3, sum(counts.values()), backbone.width, generator=generator)
-    return builder(task, queries, present), slots
+    slots = torch.randn(4, candidates, sum(counts.values()), backbone.width, generator=generator)
+    return BackboneInputs(builder(task, queries, present), slots)
 
 
-def margins(backbone: T5Backbone, prompt: Prompt, slots: torch.Tensor) -> torch.Tensor:
-    return backbone.answer(backbone.hidden(backbone.encode(prompt), slots), prompt.task)
+def margin_of_transformers(backbone: T5Backbone, **read) -> torch.Tensor:
+    """Of one prompt, through ``T5ForConditionalGeneration.forward`` and its whole head."""
+    logits = backbone.model(**read, decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[0, 0]
+    return logits[backbone.yes] - logits[backbone.no]
 
 
-def margins_of_transformers(
-    backbone: T5Backbone, prompt: Prompt, slots: torch.Tensor, row: int, candidate: int
-) -> float:
-    """One prompt, one candidate, through ``T5ForConditionalGeneration.forward`` (no padding at all)."""
-    block = fill_slots(backbone.embed(prompt.block), prompt.slot, slots)[row, candidate][prompt.block_mask[row]]
-    prefix = backbone.embed(prompt.prefix)[row][prompt.prefix_mask[row]]
-    inputs = torch.cat([prefix, block]).unsqueeze(0)
-    logits = backbone.model(
-        inputs_embeds=inputs,
-        attention_mask=torch.ones(inputs.shape[:2]),
-        decoder_input_ids=torch.zeros(1, 1, dtype=torch.long),
-    ).logits[0, 0]
-    return float(logits[backbone.yes] - logits[backbone.no])
+def packed_reference(backbone: T5Backbone, given: BackboneInputs) -> torch.Tensor:
+    """One candidate at a time, with the block mask written out."""
+
+    def margin(row: int, candidate: int) -> torch.Tensor:
+        states = states_under_the_block_mask(backbone, given, row, candidate)
+        return margin_of_transformers(backbone, encoder_outputs=(states,))
+
+    return one_by_one(given, margin)
 
 
-@pytest.mark.parametrize("history", [1, 4])
+@pytest.mark.parametrize("history", [1, 8])
 def test_interleaved_margins_equal_transformers_own_forward(backbone, history):
-    prompt, slots = prompts(backbone, "interleaved", history=history)
-    assert prompt.prefix.shape[1] == 0
+    given = prompts(backbone, "interleaved", history=history)
+    assert given.prompt.prefix.shape[1] == 0
+    assert len(by_length(given.prompt)) == (1 if history == 1 else 2)  # prompts of unequal lengths are read apart
+
+    def margin(row: int, candidate: int) -> torch.Tensor:
+        return margin_of_transformers(backbone, inputs_embeds=whole_sequence(backbone, given, row, candidate))
+
     with torch.no_grad():
-        ours = margins(backbone, prompt, slots)
-        for row, candidate in itertools.product(range(4), range(3)):
-            theirs = margins_of_transformers(backbone, prompt, slots, row, candidate)
-            assert float(ours[row, candidate]) == pytest.approx(theirs, abs=1e-4)
+        torch.testing.assert_close(margins(backbone, given), one_by_one(given, margin), atol=1e-4, rtol=0)
 
 
-def masked_reference(backbone: T5Backbone, prompt: Prompt, slots: torch.Tensor, row: int, candidate: int) -> float:
-    """One candidate of a packed prompt through transformers' own layers, with the block mask written out."""
-    block = fill_slots(backbone.embed(prompt.block), prompt.slot, slots)[row, candidate][prompt.block_mask[row]]
-    prefix = backbone.embed(prompt.prefix)[row][prompt.prefix_mask[row]]
-    inputs = torch.cat([prefix, block]).unsqueeze(0)
-    length, shared = inputs.shape[1], prefix.shape[0]
-    mask = torch.zeros(1, 1, length, length)
-    mask[:, :, :shared, shared:] = torch.finfo(torch.float32).min  # the prefix sees no candidate
-    hidden, bias = inputs, None
-    for layer in backbone.model.encoder.block:
-        hidden, bias = layer(hidden, attention_mask=mask, position_bias=bias)[:2]
-        bias = backbone.model.encoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
-    hidden = backbone.model.encoder.final_layer_norm(hidden)
-    logits = backbone.model(encoder_outputs=(hidden,), decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[
-        0, 0
-    ]
-    return float(logits[backbone.yes] - logits[backbone.no])
-
-
-def test_packed_margins_equal_one_candidate_at_a_time_under_the_block_mask(backbone):
-    prompt, slots = prompts(backbone, "packed")
-    assert prompt.prefix.shape[1] > 0
+@pytest.mark.parametrize(("history", "candidates"), [(1, 3), (4, 3), (1, 12)])
+def test_packed_margins_equal_one_candidate_at_a_time_under_the_block_mask(backbone, history, candidates):
+    """Few candidates meet the prefix through the key matrix, more than a head is wide (8) meet projected states."""
+    given = prompts(backbone, "packed", history=history, candidates=candidates)
+    assert given.prompt.prefix.shape[1] > 0
     with torch.no_grad():
-        ours = margins(backbone, prompt, slots)
-        for row, candidate in itertools.product(range(4), range(3)):
-            assert float(ours[row, candidate]) == pytest.approx(
-                masked_reference(backbone, prompt, slots, row, candidate), abs=1e-4
-            )
+        torch.testing.assert_close(margins(backbone, given), packed_reference(backbone, given), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("layout", ["packed", "interleaved"])
-def test_scores_do_not_depend_on_batch_mates_or_their_query_lengths(backbone, layout):
-    prompt, slots = prompts(backbone, layout)
-    with torch.no_grad():
-        together = margins(backbone, prompt, slots)
-        alone_prompt, alone_slots = prompts(backbone, layout, rows=2)
-        alone = margins(backbone, alone_prompt, alone_slots[:, :1])
-    # The slots are drawn anew for two rows: compare on the same vectors.
-    with torch.no_grad():
-        same = margins(backbone, alone_prompt, slots[:2, :1])
-    assert alone.shape == (2, 1)
-    torch.testing.assert_close(together[:2, :1], same, atol=1e-5, rtol=0)
-
-
-def test_gradients_of_packed_equal_those_of_single_candidates(backbone):
-    prompt, slots = prompts(backbone, "packed")
+def test_gradients_of_many_candidates_equal_those_of_single_ones(backbone):
+    """More than a head is wide: they meet the prefix otherwise than one does. (The contract has few.)"""
+    prompt, slots = prompts(backbone, "packed", candidates=12)
     slots.requires_grad_()
-    (together,) = torch.autograd.grad(margins(backbone, prompt, slots).square().sum(), slots)
-    for candidate in range(3):
+    (together,) = torch.autograd.grad(margins(backbone, BackboneInputs(prompt, slots)).square().sum(), slots)
+    for candidate in range(12):
         single = slots[:, candidate : candidate + 1].detach().requires_grad_()
-        (alone,) = torch.autograd.grad(margins(backbone, prompt, single).square().sum(), single)
+        (alone,) = torch.autograd.grad(margins(backbone, BackboneInputs(prompt, single)).square().sum(), single)
         torch.testing.assert_close(together[:, candidate : candidate + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_model_in_double_precision_scores_the_same(backbone, layout):
+    given = prompts(backbone, layout)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            margins(copy.deepcopy(backbone).double(), given), margins(backbone, given), atol=1e-4, rtol=0
+        )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_attention_weights_are_dropped_in_training_whether_gradients_are_kept_or_not(layout):
+    sizes = SIZES.model_copy(update={"dropout": 0.5})
+    backbone = T5Config(scratch=sizes).build(texts=WORDS, seed=0).train()
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for block in backbone.model.decoder.block:
+        block.layer[1].EncDecAttention.dropout = 0.0
+    given = prompts(backbone, layout)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            assert not torch.equal(margins(backbone, given), margins(backbone, given))
+
+
+def test_a_tokenizer_that_pads_with_another_id_is_refused(backbone):
+    tokenizer = copy.deepcopy(backbone.tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    with pytest.raises(BadInputError, match="the tokenizer pads with id 1; a T5's is 0"):
+        T5Backbone(backbone.model, tokenizer)
 
 
 def test_flan_t5_base_shape_has_247577856_parameters():
@@ -137,35 +134,13 @@ def test_flan_t5_base_shape_has_247577856_parameters():
     assert sum(parameter.numel() for parameter in model.parameters()) == 247_577_856
 
 
-def test_every_trainable_parameter_gets_a_gradient(backbone):
-    prompt, slots = prompts(backbone, "packed")
-    backbone.zero_grad()
-    margins(backbone, prompt, slots).sum().backward()
-    without = [
-        name for name, parameter in backbone.named_parameters() if parameter.requires_grad and parameter.grad is None
-    ]
-    assert without == []
-    backbone.zero_grad()
-
-
-def test_saved_backbone_reopens_with_the_same_shapes_and_tokens(backbone, tmp_path):
-    backbone.save(tmp_path)
-    again = open_t5(T5Config(), tmp_path)
-    again.load_state_dict(backbone.state_dict())
-    again.eval()
-    assert torch.equal(again.tokenize(["red kettle"], 8), backbone.tokenize(["red kettle"], 8))
-    prompt, slots = prompts(backbone, "packed")
-    with torch.no_grad():
-        assert torch.equal(margins(again, prompt, slots), margins(backbone, prompt, slots))
-
-
 def test_a_local_pretrained_folder_scores_like_the_model_that_was_saved(backbone, tmp_path):
     backbone.model.save_pretrained(tmp_path)
     backbone.tokenizer.save_pretrained(tmp_path)
     again = T5Config(pretrained=str(tmp_path)).build(texts=[], seed=0).eval()
-    prompt, slots = prompts(backbone, "packed")
+    given = prompts(backbone, "packed")
     with torch.no_grad():
-        torch.testing.assert_close(margins(again, prompt, slots), margins(backbone, prompt, slots))
+        torch.testing.assert_close(margins(again, given), margins(backbone, given))
 
 
 def test_one_seed_gives_one_model_and_another_seed_another():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensr.backbones.config import DecoderConfig, DecoderSizes, T5Config, T5Sizes
@@ -121,12 +121,7 @@ def scores_and_gradients(ranker: GenSR, batches: list[Batch]) -> tuple[torch.Ten
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-@settings(
-    max_examples=6,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(asked=asks)
 def test_a_batch_scores_and_learns_as_one_candidate_at_a_time(rankers, case, asked):
     ranker = rankers[case]
