@@ -4,9 +4,10 @@
     python benchmarks/gpu.py --out FILE --wheels FOLDER
     python benchmarks/gpu.py --out FILE --toy
 
-It needs no installed gensr, only what gensr's scoring and training need: torch, transformers, accelerate, scipy,
-safetensors and pydantic. What a machine without network lacks of it can come along as wheels in a folder, such as
-``pip download --only-binary=:all: pydantic -d FOLDER`` gives elsewhere for its Python; they go into a temporary folder.
+It needs no installed gensr, only torch, transformers and pydantic. What a machine without network lacks of them can
+come along as wheels in a folder, such as ``pip download --only-binary=:all: pydantic -d FOLDER`` gives elsewhere for
+its Python; they go into a temporary folder.
+
 ``--toy`` runs the same at toy size on the CPU: does it run? What is finished is stored after each group of cases.
 """
 
@@ -16,7 +17,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,17 @@ def profile(call: Callable[[], object], device: str, *, calls: int) -> list[dict
         for _ in range(calls):
             call()
         synchronise(device)
+    return longest(profiler.key_averages(), device)
+
+
+def longest(events: Iterable[Any], device: str) -> list[dict[str, Any]]:
+    """The `KERNELS` of a profile's averages that took longest, with their shares of all that ran on `device`."""
+    from torch.profiler import DeviceType
+
     own = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    spent = sorted(((getattr(event, own), event.count, event.key) for event in profiler.key_averages()), reverse=True)
+    # On a GPU the same time stands at the kernel and at the operator that launched it: one of the two counts.
+    ran = [e for e in events if e.device_type == getattr(DeviceType, device.upper()) and not e.is_user_annotation]
+    spent = sorted(((getattr(event, own), event.count, event.key) for event in ran), reverse=True)
     total = sum(microseconds for microseconds, _, _ in spent)
     return [
         {"name": name, "calls": count, "milliseconds": microseconds / 1e3, "share": microseconds / total}

@@ -31,6 +31,8 @@ TOY_REQUESTS = {"scoring": (2,), "training": (2,)}
 NEGATIVES = 4
 VARIANTS: dict[str, str | None] = {"compiled": None, "CUDA graphs": "reduce-overhead"}
 """Modes of `torch.compile`."""
+WARMUP = 4
+"""Calls of what is compiled before it is timed: the first compiles it, the next ones record its graphs."""
 Say = Callable[[str], None]
 
 
@@ -146,9 +148,10 @@ def _case(
     baseline: bool = False,
     like: Case | None = None,
 ) -> Case:
-    """A case in bf16; what is compiled counts as many FLOPs as the case that is `like` it."""
-    flops = None if like is None else lambda: count_work(like).flops
-    return Case(suite, workload, name, run, batch.cand.numel(), unit, baseline=baseline, dtype="bf16", flops=flops)
+    """A case in bf16. One that is `like` another is its compiled form: it counts as many FLOPs, and warms up longer."""
+    flops, warmup = (None, 1) if like is None else (lambda: count_work(like).flops, WARMUP)
+    units = batch.cand.numel()
+    return Case(suite, workload, name, run, units, unit, baseline=baseline, dtype="bf16", flops=flops, warmup=warmup)
 
 
 def _largest(difference: torch.Tensor) -> float:

@@ -4,7 +4,7 @@
 
 Times are medians of calls that take turns. A line is fitted to each curve by its relative errors, so that its short end
 counts as much as the long one; the largest of them is told. A history is read by its encoders and by the filter alone:
-the same calls are timed without them too.
+along that axis the language model is timed by itself too.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ def curve(axis: str, name: str, calls: Calls, *, rounds: int) -> Curve:
 
 def curves(shape_name: str, points: dict[str, Sequence[int]], *, rounds: int) -> Iterator[Curve]:
     """All curves of a T5 of that shape."""
-    candidates, requests, histories, words = points.values()
-    shape = replace(find_shape(shape_name), items=2000, history=max(histories))
+    shape = replace(find_shape(shape_name), items=2000, history=max(points["events of a history"]))
     work = Workload(shape)
     ranker = work.ranker("packed")
     timed = partial(curve, rounds=rounds)
@@ -94,18 +93,19 @@ def curves(shape_name: str, points: dict[str, Sequence[int]], *, rounds: int) ->
     def batch(count: int = REQUESTS, *, offered: int = CANDIDATES, history: int = 20) -> Batch:
         return shortened(work.requests([Task.SEARCH] * count, offered), history)
 
-    for axis, calls in (
-        ("candidates of one request", lambda: ((n, batch(1, offered=n)) for n in candidates)),
-        ("requests", lambda: ((n, batch(n)) for n in requests)),
-        ("events of a history", lambda: ((n, batch(history=n)) for n in histories)),
+    for axis, batches in (
+        ("candidates of one request", lambda n: batch(1, offered=n)),
+        ("requests", lambda n: batch(n)),
+        ("events of a history", lambda n: batch(history=n)),
     ):
-        yield timed(axis, "all of it", ((n, scorer(ranker, asked)) for n, asked in calls()))
-        yield timed(axis, "language model alone", ((n, language_model(ranker, asked)) for n, asked in calls()))
+        yield timed(axis, "all of it", ((n, scorer(ranker, batches(n))) for n in points[axis]))
+    alone = ((n, language_model(ranker, batch(history=n))) for n in points["events of a history"])
+    yield timed("events of a history", "language model alone", alone)
     axis, asked = "words of the shared text", batch()
-    rankers = {n: with_words(work.ranker("packed"), n) for n in words}
+    rankers = {n: with_words(work.ranker("packed"), n) for n in points[axis]}
     yield timed(axis, "all of it", ((n, scorer(longer, asked)) for n, longer in rankers.items()))
     states = {n: encoded(longer, asked) for n, longer in rankers.items()}
-    yield timed(axis, "text read before", ((n, scorer(rankers[n], asked, state=states[n])) for n in words))
+    yield timed(axis, "text read before", ((n, scorer(rankers[n], asked, state=states[n])) for n in points[axis]))
 
 
 def shortened(batch: Batch, history: int) -> Batch:

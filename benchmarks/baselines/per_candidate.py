@@ -14,14 +14,16 @@ T5 counts padding into the distances between tokens. Margins therefore equal tho
 is padded, as in a batch of one task whose queries have one length; in a mixed batch they do not, by the released path's
 own fault, and only speeds can be compared. A causal model's prompt has all text in front, and padding there is free.
 
-The released path tokenises texts in the workers of its data loader: here token ids are at hand, which is in its favour.
-So is the attention, which is the one that transformers chooses now (SDPA), and not the slower one of its day.
+The released path tokenises texts in the workers of its data loader: here the ids of items and queries are at hand, and
+a template is tokenised once a batch, which is in its favour. So is the attention, which is what the installed
+transformers chooses (SDPA, where it is new enough) and not the slower one of its day.
 
 N (request, candidate) rows, D width of the backbone, T tokens of a prompt.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import zip_longest
 from typing import Any
 
@@ -118,14 +120,13 @@ def slots(ranker: GenSR, pairs: Batch) -> dict[str, Tensor]:
 def prompts(ranker: GenSR, pairs: Batch, vectors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Embeddings [N, T, D] and mask [N, T] of whole prompts."""
     causal = not ranker.backbone.model.config.is_encoder_decoder
-    keys = list(zip(pairs.task.tolist(), pairs.query.tolist(), strict=True))
-    texts = {key: _segments(ranker, *key) for key in set(keys)}
+    asked, rows = torch.unique(torch.stack([pairs.task, pairs.query], dim=1), dim=0, return_inverse=True)
+    texts = _segments(ranker, asked)
     between = [vectors[name].unsqueeze(1) for name in SLOTS]
     inputs, masks = [], []
-    for number, vector in zip_longest(range(len(SLOTS) + 1), between):
-        ids = pad_sequence(
-            [texts[key][number] for key in keys], batch_first=True, padding_side="left" if causal else "right"
-        )
+    for same_segment, vector in zip_longest(zip(*texts, strict=True), between):
+        padded = pad_sequence(list(same_segment), batch_first=True, padding_side="left" if causal else "right")
+        ids = padded.to(rows.device)[rows]  # [N, n]
         inputs.append(ranker.backbone.embed(ids))
         masks.append(ids > 0)
         if vector is not None:
@@ -150,18 +151,27 @@ def _margins(ranker: GenSR, pairs: Batch) -> Tensor:
     return scores[:, ranker.backbone.yes] - scores[:, ranker.backbone.no]
 
 
-def _segments(ranker: GenSR, task: int, query: int) -> list[Tensor]:
-    """Token ids of P1-P5 of a task, the query in its place."""
-    device = ranker.query_ids.device
-    segments: list[list[Tensor]] = [[]]
-    names = []
-    for kind, content in split_template(getattr(ranker.config.templates, Task(task).label)):
-        if kind == "slot":
-            names.append(content)
-            segments.append([])
-        else:
-            row = ranker.query_ids[query] if kind == "query" else ranker.backbone.tokenize([content], 512)[0].to(device)
-            segments[-1].append(row[row > 0])
-    assert tuple(names) == SLOTS, f"the released prompt has the slots {SLOTS}, this one {tuple(names)}"
-    empty = torch.zeros(0, dtype=torch.int64, device=device)
-    return [torch.cat([empty, *parts]) for parts in segments]
+def _segments(ranker: GenSR, asked: Tensor) -> list[list[Tensor]]:
+    """Token ids of P1-P5 for each (task, query) of `asked` [n, 2], the query in its place; on the CPU."""
+
+    @cache
+    def tokens(text: str) -> Tensor:
+        return _real(ranker.backbone.tokenize([text], 512)[0])
+
+    found = []
+    for task, query in zip(asked[:, 0].tolist(), ranker.query_ids[asked[:, 1]].cpu(), strict=True):
+        segments: list[list[Tensor]] = [[]]
+        names = []
+        for kind, content in split_template(getattr(ranker.config.templates, Task(task).label)):
+            if kind == "slot":
+                names.append(content)
+                segments.append([])
+            else:
+                segments[-1].append(_real(query) if kind == "query" else tokens(content))
+        assert tuple(names) == SLOTS, f"the released prompt has the slots {SLOTS}, this one {tuple(names)}"
+        found.append([torch.cat([query[:0], *parts]) for parts in segments])
+    return found
+
+
+def _real(ids: Tensor) -> Tensor:
+    return ids[ids > 0]

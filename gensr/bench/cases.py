@@ -26,6 +26,7 @@ class Case:
         aim: the ratio to the baseline that the project wants; None where it wants none.
         dtype: ``fp32`` or ``bf16``: which matrix-multiply peak utilisation is measured against.
         flops: counts the FLOPs of one call; where absent, `run` is watched by a counter.
+        warmup: first calls that do not count, 1 or more; what compiles itself or records a graph needs several.
     """
 
     suite: str
@@ -38,6 +39,7 @@ class Case:
     aim: float | None = None
     dtype: str = "fp32"
     flops: Callable[[], int] | None = None
+    warmup: int = 1
 
 
 @dataclass(frozen=True)

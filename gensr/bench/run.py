@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import importlib.util
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,8 +21,11 @@ from gensr.bench.cases import Case, Context, Suite
 from gensr.bench.environment import environment
 from gensr.bench.report import Measured, Result, duration, spread
 from gensr.bench.timing import Timing, measure
-from gensr.bench.workloads import SHAPES
+from gensr.bench.workloads import SHAPES, find_shape
 from gensr.errors import BadInputError, did_you_mean
+
+if TYPE_CHECKING:
+    from gensr.spec import PipelineSpec
 
 SUITES = ("scoring", "training", "decoder", "cf", "ranks", "loading", "imports")
 SPEC_SUITES = ("scoring", "training", "loading")
@@ -34,22 +38,26 @@ ROUNDS, QUICK_ROUNDS = 9, 3
 Say = Callable[[str], None]
 
 
-def chosen_suites(names: Sequence[str], *, of_spec: bool) -> tuple[str, ...]:
+def chosen_suites(names: Sequence[str], *, spec: PipelineSpec | None) -> tuple[str, ...]:
     """The suites named, in the order of `SUITES`; where none is, all that apply.
 
     Raises:
-        BadInputError: no such suite, or one that measures nothing of a spec.
+        BadInputError: no such suite, or one that has nothing to measure of `spec`.
     """
+    apply: tuple[str, ...] = SUITES
+    if spec is not None:
+        apply = tuple(name for name in SPEC_SUITES if name != "training" or type(spec.ranker).trainable)
     for name in names:
         if name not in SUITES:
             raise BadInputError(
                 f"no suite named {name!r}{did_you_mean(name, SUITES) or '.'} Known: {', '.join(SUITES)}"
             )
-        if of_spec and name not in SPEC_SUITES:
-            raise BadInputError(
-                f"suite {name} does not depend on a spec; leave SPEC out, or choose among {', '.join(SPEC_SUITES)}"
+        if spec is not None and name not in apply:
+            why = (
+                f"does not train a {spec.ranker.type!r} ranker" if name in SPEC_SUITES else "does not depend on a spec"
             )
-    return tuple(name for name in (SPEC_SUITES if of_spec else SUITES) if not names or name in names)
+            raise BadInputError(f"suite {name} {why}; leave SPEC out, or choose among {', '.join(apply)}")
+    return tuple(name for name in apply if not names or name in names)
 
 
 def chosen_shapes(names: Sequence[str]) -> tuple[str, ...]:
@@ -58,18 +66,8 @@ def chosen_shapes(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         BadInputError: no such shape.
     """
-    for name in names:
-        if name not in SHAPES:
-            raise BadInputError(
-                f"no shape named {name!r}{did_you_mean(name, SHAPES) or '.'} Known: {', '.join(SHAPES)}"
-            )
-    return tuple(name for name in SHAPES if name in (names or USUAL_SHAPES))
-
-
-def _check_name(kind: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        hint = did_you_mean(name, known) or "."
-        raise BadInputError(f"no {kind} named {name!r}{hint} Known: {', '.join(known)}")
+    asked = [find_shape(name).name for name in names or USUAL_SHAPES]
+    return tuple(name for name in SHAPES if name in asked)
 
 
 def baselines_in(folder: Path) -> Callable[[str], ModuleType]:

@@ -59,7 +59,6 @@ def measure(
     group: Sequence[Case],
     *,
     rounds: int = 9,
-    warmup: int = 1,
     min_seconds: float = 0.02,
     synchronise: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -68,8 +67,7 @@ def measure(
 
     Args:
         group: cases of one workload, one of them the baseline.
-        rounds: samples of each case; at most `FEW_ROUNDS` where a call takes more than `SLOW_SECONDS`.
-        warmup: calls of each case that do not count, 1 or more: they tell how long a call takes.
+        rounds: samples of each case; at most `FEW_ROUNDS` where a warm call of the group takes over `SLOW_SECONDS`.
         min_seconds: a faster call is repeated inside a sample until the sample takes about as long.
         synchronise: waits until a device has done all it was told to.
         clock: seconds.
@@ -81,7 +79,7 @@ def measure(
     timer = _Timer(synchronise, clock)
     samples: list[list[float]] = [[] for _ in group]
     with _no_collection():
-        first = [min(timer.seconds(case, 1) for _ in range(warmup)) for case in group]
+        first = [min(timer.seconds(case, 1) for _ in range(case.warmup)) for case in group]
         repeats = [max(1, math.ceil(min_seconds / max(seconds, 1e-9))) for seconds in first]
         if max(first) > SLOW_SECONDS:
             rounds = min(rounds, FEW_ROUNDS)

@@ -40,6 +40,8 @@ QUERY_WORDS = 4
 """Words, and tokens, of every query: searches of one length hold no padding."""
 TOLERANCE = 1e-4
 """Largest difference of two margins that should be equal, in float32."""
+TOLERANCE_BF16 = 0.2
+"""The same of a margin in bfloat16 and one in float32. Those of random weights are about 1; 0.07 was the most seen."""
 
 Wording = Literal["interleaved", "packed", "preset"]
 """The released order; the same words, all of them and the query before the four vectors; our own packed prompt."""
@@ -77,10 +79,10 @@ class Shape:
         t5: the T5; its embedding table has ``t5.vocabulary`` rows, whatever the tokenizer knows.
         decoder: a causal model of similar size.
         candidates: of a request: the usual number, and many.
-        reference_candidates: how many of many the per-candidate path is asked for; each costs it the same, but for the
-            rows it reads at once, of which the released code has 1,400.
-        requests: asked at once, on a CPU.
-        rows: (request, candidate) pairs of a training step, on a CPU; the released code has 200.
+        reference_candidates: of the many, those that the paths which read whole prompts are asked for; each costs them
+            the same.
+        requests: asked at once, on a CPU; the released code asks 14 of 100 candidates.
+        rows: (request, candidate) pairs of a training step, on a CPU; in the released code 200.
         reference_rows: how many of them the per-candidate path holds in memory at once.
         items: of the catalogue.
         queries: that are asked.
@@ -280,16 +282,16 @@ def one_at_a_time(batch: Batch) -> Batch:
     return batch.select(rows).replace(**alone)
 
 
-def require_equal(what: str, margins: Tensor, expected: Tensor) -> None:
+def require_equal(what: str, margins: Tensor, expected: Tensor, *, tolerance: float = TOLERANCE) -> None:
     """Refuse to time a fast path that is a wrong one.
 
     Raises:
-        GensrError: two margins differ by more than `TOLERANCE`.
+        GensrError: two margins differ by more than `tolerance`.
     """
     difference = float((margins - expected).abs().max())
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise GensrError(
-            f"bench: {what}: margins differ by {difference:.2g}, more than {TOLERANCE:g}; a speed would mean nothing"
+            f"bench: {what}: margins differ by {difference:.2g}, more than {tolerance:.2g}; a speed would mean nothing"
         )
 
 

@@ -64,20 +64,25 @@ def command(
     With SPEC, its ranker on its data: suites scoring, training and loading. Without, models of two sizes with random
     weights on made-up data. Leave the machine alone meanwhile. An interruption keeps what is finished.
     """
-    from gensr.bench.report import read_result
-
     if table is not None:
+        from gensr.bench.report import read_result
+
+        if spec is not None or suites or shapes or out is not None:
+            raise click.UsageError("--table measures nothing: leave SPEC, --suite, --shape and --out out")
         _show(read_result(table), as_json)
         return
+    if spec is not None and shapes:
+        raise click.UsageError("--shape chooses made-up models, and SPEC brings its own: give one of them")
 
     from gensr.bench.run import BASELINES, QUICK_ROUNDS, ROUNDS, baselines_in, chosen_shapes, chosen_suites, run, suite
     from gensr.progress import Progress
 
-    names = chosen_suites(suites, of_spec=spec is not None)
+    chosen = None if spec is None else chosen_spec(spec)
+    names = chosen_suites(suites, spec=chosen)
     context = Context(
         device=_prepared(device, threads),
         shapes=chosen_shapes(shapes),
-        spec=None if spec is None else chosen_spec(spec),
+        spec=chosen,
         quick=quick,
         baselines=baselines_in(baselines or BASELINES),
     )

@@ -181,7 +181,7 @@ def _random_keys(rng: np.random.Generator, rows: int, pool: Pool) -> np.ndarray:
 
 
 class _BitFilter:
-    """Says of most keys that they are not in a set, by one look at a bit table that fits into the processor's cache.
+    """Says of most keys that they are not in a set, by one look at a bit table of at most two bytes a key.
 
     Args:
         keys: int64 [n].
@@ -195,7 +195,7 @@ class _BitFilter:
         self._table = np.packbits(table, bitorder="little")
 
     def may_hold(self, keys: np.ndarray) -> np.ndarray:
-        """False where a key is not in the set, bool; True for all that are and one in ten of the others."""
+        """False where a key is not in the set, bool; True for all that are, and for about one in ten of the others."""
         slot = self._slot(keys)
         byte = self._table[slot >> np.uint64(3)]
         return np.asarray(byte >> (slot & np.uint64(7)).astype(np.uint8) & 1).astype(bool)

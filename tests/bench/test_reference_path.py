@@ -179,6 +179,14 @@ def test_a_wrong_path_is_not_timed(monkeypatch):
             next(suite.cases(quick_context(baselines=lambda name: shifted)))
 
 
+def test_a_wrong_path_in_bf16_is_not_timed(monkeypatch):
+    for suite, kind in ((scoring, "t5"), (decoder, "decoder")):
+        other = Workload(SHAPES["tiny"], kind=kind, seed=7).ranker("packed")  # other weights
+        monkeypatch.setattr(suite, "in_bf16", lambda ranker, other=other: other)
+        with pytest.raises(GensrError, match=r"packed in bf16, and in fp32: .* a speed would mean nothing"):
+            next(suite.cases(quick_context()))
+
+
 def test_an_unknown_shape_is_refused_by_name():
     with pytest.raises(BadInputError, match=r"no shape named 'smal'; did you mean 'small'\? Known: tiny, small, base"):
         find_shape("smal")

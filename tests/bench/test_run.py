@@ -12,6 +12,8 @@ from gensr.bench.environment import cpu_model, environment
 from gensr.bench.report import Result, duration, quantity, read_result, spread, tables
 from gensr.bench.timing import Spread
 from gensr.errors import BadInputError
+from gensr.rankers.config import PopularityConfig
+from gensr.spec import PipelineSpec
 from tests.bench.toys import FLOPS, case, install, quick_context, toy_cases
 
 
@@ -128,11 +130,20 @@ def test_without_a_checkout_the_baselines_are_asked_for(tmp_path):
 
 
 def test_suites_and_shapes_are_chosen_by_name_in_their_own_order():
-    assert bench.chosen_suites([], of_spec=False) == bench.SUITES
-    assert bench.chosen_suites([], of_spec=True) == ("scoring", "training", "loading")
-    assert bench.chosen_suites(["ranks", "scoring"], of_spec=False) == ("scoring", "ranks")
+    assert bench.chosen_suites([], spec=None) == bench.SUITES
+    assert bench.chosen_suites([], spec=PipelineSpec()) == ("scoring", "training", "loading")
+    assert bench.chosen_suites(["ranks", "scoring"], spec=None) == ("scoring", "ranks")
     assert bench.chosen_shapes([]) == ("small", "base")
     assert bench.chosen_shapes(["base", "tiny"]) == ("tiny", "base")
+
+
+def test_what_is_not_trained_has_no_training_to_time():
+    spec = PipelineSpec(ranker=PopularityConfig())
+    assert bench.chosen_suites([], spec=spec) == ("scoring", "loading")
+    with pytest.raises(
+        BadInputError, match=r"suite training does not train a 'popularity' ranker; .* scoring, loading"
+    ):
+        bench.chosen_suites(["training"], spec=spec)
 
 
 def test_the_toy_groups_are_those_of_its_workloads():

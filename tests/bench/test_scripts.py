@@ -7,8 +7,10 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from torch.profiler import DeviceType
 
 from gensr.bench import run as bench
 from gensr.files import write_json
@@ -57,6 +59,25 @@ def test_a_gpus_measurements_run_at_toy_size(script, tmp_path, capsys):
     assert "packed, 2 at once, compiled" in capsys.readouterr().out
 
 
+def test_only_kernels_count_in_a_gpus_profile(script):
+    def event(key, time, device, *, annotation=False):
+        times = {"self_device_time_total": time, "self_cpu_time_total": 7.0}
+        return SimpleNamespace(key=key, count=2, device_type=device, is_user_annotation=annotation, **times)
+
+    events = [
+        event("aten::mm", 3000.0, DeviceType.CPU),  # the time of the kernel that it launched
+        event("gemm", 3000.0, DeviceType.CUDA),
+        event("softmax", 1000.0, DeviceType.CUDA),
+        event("Optimizer.step", 4000.0, DeviceType.CUDA, annotation=True),
+    ]
+    longest = script("gpu")["longest"]
+    assert longest(events, "cuda") == [
+        {"name": "gemm", "calls": 2, "milliseconds": 3.0, "share": 0.75},
+        {"name": "softmax", "calls": 2, "milliseconds": 1.0, "share": 0.25},
+    ]
+    assert [kernel["name"] for kernel in longest(events, "cpu")] == ["aten::mm"]
+
+
 def test_wheels_are_asked_for_where_there_are_none(tmp_path):
     command = [sys.executable, BENCHMARKS / "gpu.py", "--out", tmp_path / "gpu.json", "--wheels", tmp_path]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -80,5 +101,5 @@ def test_scaling_is_measured_and_drawn_at_toy_size(script, tmp_path, capsys):
     curves = json.loads(out.read_text(encoding="utf-8"))["curves"]
     assert len({curve["axis"] for curve in curves}) == 4
     assert all(len(curve["x"]) == len(curve["seconds"]) == 3 for curve in curves)
-    assert capsys.readouterr().out.count("line within") == len(curves) == 8
+    assert capsys.readouterr().out.count("line within") == len(curves) == 6
     assert "<svg" in plot.read_text(encoding="utf-8")

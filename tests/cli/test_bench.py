@@ -74,6 +74,11 @@ def test_a_baseline_that_is_missing_names_the_option(call, monkeypatch):
         (("gone.json", "--suite", "scoring"), "gone.json"),
         (("--table", "gone.json"), "gone.json: No such file or directory; give a file that gensr bench --out wrote"),
         (("--device", "gpu"), "no device named 'gpu'"),
+        (("preset:tiny", "--shape", "small"), "SPEC brings its own"),
+        (
+            ("--table", "speed.json", "--suite", "ranks"),
+            "--table measures nothing: leave SPEC, --suite, --shape and --out",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_is_measured(call, tmp_path, args, message):

@@ -7,7 +7,7 @@ from functools import partial
 
 from gensr.bench.cases import Case, Context
 from gensr.bench.suites.scoring import CHECKED, REQUESTS_GPU, UNIT, encoded, scorer
-from gensr.bench.workloads import Workload, find_shape, in_bf16, require_equal
+from gensr.bench.workloads import TOLERANCE_BF16, Workload, find_shape, in_bf16, require_equal
 from gensr.data.tasks import Task
 
 AIMS = {"small": (25.0, 40.0)}
@@ -26,7 +26,9 @@ def _of_shape(context: Context, name: str) -> Iterator[Case]:
     packed = work.ranker("packed")
     fast, (aim, aim_bf16) = in_bf16(packed), AIMS.get(name, (None, None))
     some = work.requests([Task.SEARCH, Task.RECOMMENDATION], CHECKED)
-    require_equal("the packed layout and whole prompts", scorer(packed, some)(), reference.score(packed, some))
+    margins = scorer(packed, some)()
+    require_equal("the packed layout and whole prompts", margins, reference.score(packed, some))
+    require_equal("packed in bf16, and in fp32", scorer(fast, some)(), margins, tolerance=TOLERANCE_BF16)
     count = REQUESTS_GPU if context.device == "cuda" else shape.requests
     batch = work.requests([Task.SEARCH] * count, shape.candidates[0])
     label = f"{name}, {shape.candidates[0]} candidates"

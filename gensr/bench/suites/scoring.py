@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gensr.bench.cases import Case, Context
 from gensr.bench.prepared import prepare_spec
-from gensr.bench.workloads import Workload, find_shape, in_bf16, one_at_a_time, require_equal
+from gensr.bench.workloads import TOLERANCE_BF16, Workload, find_shape, in_bf16, one_at_a_time, require_equal
 from gensr.data.batch import Batch
 from gensr.data.tasks import Task
 from gensr.rankers.base import Ranker
@@ -97,7 +97,7 @@ def _group(
 
 
 def _check(reference: ModuleType, rankers: Rankers, work: Workload) -> None:
-    """See that each float32 path gives the margins it should, before anybody believes in its speed."""
+    """See that each path gives the margins it should, before anybody believes in its speed."""
     for task in Task:  # one at a time: then no segment of the released prompts is padded
         batch = work.requests([task] * 2, CHECKED)
         exact = scorer(rankers.exact, batch)()
@@ -107,6 +107,8 @@ def _check(reference: ModuleType, rankers: Rankers, work: Workload) -> None:
             require_equal("packed, and one candidate at a time", margins, alone(ranker, batch))
             state = encoded(ranker, batch)
             require_equal("packed, with requests encoded before", scorer(ranker, batch, state)(), margins)
+        fast, margins = scorer(rankers.bf16, batch)(), scorer(rankers.packed, batch)()
+        require_equal("packed in bf16, and in fp32", fast, margins, tolerance=TOLERANCE_BF16)
 
 
 def _of_spec(context: Context, spec: PipelineSpec) -> Iterator[Case]:

@@ -44,7 +44,7 @@ class Rankers(NamedTuple):
 
 
 def cases(context: Context) -> Iterator[Case]:
-    """See `gensr.bench.cases.Suite`. A spec whose ranker is not trained has no cases."""
+    """See `gensr.bench.cases.Suite`."""
     if context.spec is not None:
         yield from _of_spec(context, context.spec)
         return
@@ -90,8 +90,6 @@ def _check(reference: ModuleType, released: GenSR, work: Workload) -> None:
 
 def _of_spec(context: Context, spec: PipelineSpec) -> Iterator[Case]:
     """A training batch of the spec, beside the same rows as requests of one candidate."""
-    if not type(spec.ranker).trainable:
-        return
     ranker, loader, _ = prepare_spec(spec, device=context.device, requests=1)
     negatives, fresh = spec.data.train_negatives, spec.training.fresh_negatives
     requests = max(2, (ROWS_QUICK if context.quick else ROWS_GPU) // (1 + negatives))

@@ -154,7 +154,7 @@ def fit_lightgcn(
     device: str = "cpu",
     progress: bool = False,
 ) -> CFTable:
-    """Train LightGCN and export its tables; repeatable for one seed.
+    """Train LightGCN and export its tables; on a CPU repeatable for one seed.
 
     Args:
         user_items: sparse [U+1, I+1], row and column 0 empty; training events only.
