@@ -70,36 +70,47 @@ class Event(NamedTuple):
     query: int
 
 
-def encode(requests: Sequence[Request], catalogue: Catalogue, *, max_history: int) -> Batch:
+def encode(
+    requests: Sequence[Request], catalogue: Catalogue, *, max_history: int, names: Sequence[str] | None = None
+) -> Batch:
     """The batch of `requests`: newest `max_history` events each, candidates in the order given.
+
+    Args:
+        requests: what is asked.
+        catalogue: where ids and queries have their rows.
+        max_history: events to keep of a history.
+        names: what errors call each request; `numbered` ones where absent.
 
     Raises:
         BadInputError: an unknown id without text, a candidate given twice, no candidates, an empty query, an unknown
             key; the message says where.
     """
-    asked = Asked.read(requests, catalogue, max_history=max_history)
+    asked = Asked.read(requests, catalogue, max_history=max_history, names=names)
     return asked.with_candidates([request.candidates for request in requests])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asked:
     """Requests in rows, before anybody has said what is to be ranked.
 
     Attributes:
         batch: histories and queries, without a candidate.
         rows: rows of what the requests name, also of what the catalogue lacks.
+        names: what errors call each request.
     """
 
     batch: Batch
     rows: Rows
+    names: Sequence[str]
 
     @classmethod
-    def read(cls, requests: Sequence[Request], catalogue: Catalogue, *, max_history: int) -> Asked:
-        """The histories and queries of `requests`; errors as in `encode`."""
-        rows = Rows(catalogue)
+    def read(
+        cls, requests: Sequence[Request], catalogue: Catalogue, *, max_history: int, names: Sequence[str] | None = None
+    ) -> Asked:
+        """The histories and queries of `requests`; arguments and errors as in `encode`."""
+        rows, names = Rows(catalogue), names or numbered(len(requests))
         histories, queries = [], []
-        for number, request in enumerate(requests, start=1):
-            where = _where(number, requests)
+        for where, request in zip(names, requests, strict=True):
             recent = list(_sequence(request.history, f"{where}history"))
             first = max(0, len(recent) - max_history)
             events = [rows.event(entry, f"{where}history[{first + i}]") for i, entry in enumerate(recent[first:])]
@@ -124,13 +135,12 @@ class Asked:
             request=torch.full_like(query, -1),
             extra=rows.extra(),
         )
-        return cls(batch, rows)
+        return cls(batch, rows, names)
 
     def with_candidates(self, candidates: Sequence[Sequence[AnyItem]]) -> Batch:
         """The requests with these candidates, one list each; errors as in `encode`."""
         rows = self.rows.copy()  # so that new items of one list are not those of the next
-        numbered = enumerate(candidates, start=1)
-        cand = _padded([_candidates(given, rows, _where(number, candidates)) for number, given in numbered])
+        cand = _padded([_candidates(given, rows, where) for where, given in zip(self.names, candidates, strict=True)])
         return self.with_rows(cand).replace(extra=rows.extra())
 
     def with_rows(self, cand: torch.Tensor) -> Batch:
@@ -138,8 +148,9 @@ class Asked:
         return self.batch.replace(cand=cand, cand_mask=cand > 0, label=torch.zeros(cand.shape))
 
 
-def _where(number: int, requests: Sequence[Any]) -> str:
-    return f"request {number}: " if len(requests) > 1 else ""
+def numbered(count: int) -> list[str]:
+    """What errors call so many requests; one alone needs no name."""
+    return [f"request {number}: " for number in range(1, count + 1)] if count > 1 else [""] * count
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gensr.device import Precision, choose_device, choose_precision
 from gensr.errors import BadInputError, did_you_mean
 from gensr.files import undamaged
-from gensr.requests import AnyItem, Asked, Item, Request, encode, item_id
+from gensr.requests import AnyItem, Asked, Item, Request, encode, item_id, numbered
 from gensr.spec import PipelineSpec, load_spec
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Ranked(NamedTuple):
     rank: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedRequest:
     """A user's history and query as a run has read them: ranks any candidates, now and later (`Run.score`).
 
@@ -47,7 +47,7 @@ class EncodedRequest:
         state: what the ranker computed from them; None where a ranker shares nothing between candidates.
     """
 
-    asked: Asked
+    asked: Asked = field(repr=False)
     state: Any = field(repr=False)
 
     @property
@@ -147,7 +147,7 @@ class Run:
             Best first; equal scores in the order given.
 
         Raises:
-            BadInputError: an unknown id without text, a candidate twice, none at all, or an empty query.
+            BadInputError: an unknown id without text, a candidate twice, none at all, an empty query, or `k` below 1.
         """
         return self.rank_many([Request(history, query, candidates)], k=k)[0]
 
@@ -155,11 +155,14 @@ class Run:
         self, requests: Iterable[Request | Mapping[str, Any]], *, k: int | None = None, batch_size: int = 64
     ) -> list[list[Ranked]]:
         """`rank` for many requests, `batch_size` at a time; objects with history, query and candidates do as well."""
+        _check_positive(k=k, batch_size=batch_size)
         parsed = [Request.parse(request) for request in requests]
+        names, longest = numbered(len(parsed)), self.spec.data.max_history
         results = []
         for begin in range(0, len(parsed), batch_size):
-            part = parsed[begin : begin + batch_size]
-            scores = self._score(encode(part, self.catalogue, max_history=self.spec.data.max_history))
+            rows = slice(begin, begin + batch_size)
+            part = parsed[rows]
+            scores = self._score(encode(part, self.catalogue, max_history=longest, names=names[rows]))
             for request, row in zip(part, scores, strict=True):
                 ids = [item_id(candidate) for candidate in request.candidates]
                 results.append(_best(ids, row[: len(ids)], k))
@@ -181,6 +184,7 @@ class Run:
             candidates: as in `rank`.
             k: keep the best k; all where absent.
         """
+        _check_positive(k=k)
         if request.asked.rows.catalogue is not self.catalogue:
             raise BadInputError("the request was encoded by another run: encode it with this one")
         scores = self._score(request.asked.with_candidates([candidates]), request.state)
@@ -198,6 +202,7 @@ class Run:
         import numpy as np
         import torch
 
+        _check_positive(k=k, chunk=chunk)
         ids = self.catalogue.item_ids
         chunks = torch.split(torch.arange(1, len(ids)), chunk)
         scores = [self._score(request.asked.with_rows(rows.unsqueeze(0)), request.state)[0] for rows in chunks]
@@ -290,7 +295,7 @@ def evaluate(
     measurement = Measurement(spec, dataset, lists=lists, device=run.device, progress=shown)
     resources = cache.resources(spec, dataset, device=run.device, progress=progress)
     if run.precision != spec.evaluation.precision:
-        run = Run(run.path, device=run.device, precision=spec.evaluation.precision)
+        run = Run(run.path, device=run.device, precision=spec.evaluation.precision, compile=run._compile)
     evaluation, _ = measurement.test(run.ranker, resources, cache)
     return evaluation.metrics(**metric_options(spec))
 
@@ -315,10 +320,16 @@ def metric_options(spec: PipelineSpec) -> dict[str, Any]:
 
 
 def _serving_length(candidates: int) -> int:
-    """The next power of two from 16 to 1,024, or multiple of 1,024: few lengths, at most half of it padding."""
+    """The next power of two from 16 to 1,024, or multiple of 1,024: few lengths; from 8 on, half at most is padding."""
     if candidates > LONGEST:
         return -(-candidates // LONGEST) * LONGEST
     return max(16, 1 << (candidates - 1).bit_length())
+
+
+def _check_positive(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise BadInputError(f"{name}: expected 1 or more, got {value}")
 
 
 def _best(ids: Sequence[str], scores: np.ndarray, k: int | None) -> list[Ranked]:

@@ -30,6 +30,7 @@ from gensr.data.tasks import parse_task
 from gensr.device import Precision
 from gensr.encoders.cf.config import LightGCNConfig
 from gensr.errors import BadInputError, did_you_mean
+from gensr.evaluation.names import parse_metric
 from gensr.rankers.config import (
     RANKERS,
     CFRankerConfig,
@@ -42,6 +43,7 @@ from gensr.rankers.config import (
     RankerConfig,
 )
 from gensr.registry import ComponentConfig, Section
+from gensr.spec_file import read_spec
 
 ItemField = Literal["title", "categories"]
 Candidates = Annotated[CandidatesConfig, CANDIDATES]
@@ -199,7 +201,7 @@ class EvaluationSpec(Section):
     max_requests: PositiveInt | None = None
     """Test requests per task, drawn once with the data seed; all where absent."""
     precision: Precision = "fp32"
-    """Arithmetic of the trained ranker on the test requests; validations are as training is. `bf16` is faster where the
+    """Arithmetic of the trained ranker on the test requests; validations are in fp32. `bf16` is faster where the
     processor has it; close candidates may change places."""
 
     @field_validator("floors")
@@ -221,11 +223,11 @@ class EvaluationSpec(Section):
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            kind, _, k = name.partition("@")
-            if not ((kind in ("recall", "ndcg") and k.isdigit() and int(k) > 0) or name == "mrr"):
-                hint = did_you_mean(name, ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")) or "."
-                raise ValueError(f"no metric named {name!r}{hint} Known: recall@k, ndcg@k, mrr")
+        try:
+            for name in value:
+                parse_metric(name)
+        except BadInputError as error:
+            raise ValueError(str(error)) from None
         return value
 
     @field_validator("tasks")
@@ -313,14 +315,6 @@ def _has_sections(value: Any) -> bool:
     return any(isinstance(item, Section) for item in (value if isinstance(value, tuple | list) else (value,)))
 
 
-PRESETS = Path(__file__).parent / "presets"
-
-
-def preset_names() -> list[str]:
-    """Names usable as ``preset:<name>``."""
-    return sorted(path.stem for path in PRESETS.glob("*.json"))
-
-
 def load_spec(source: str | Path | dict[str, Any] | PipelineSpec) -> PipelineSpec:
     """Read a spec from a file (.json, .yaml, .toml), a preset (``"preset:demo"``) or a mapping.
 
@@ -347,83 +341,3 @@ def validate(data: dict[str, Any], *, origin: str | Path = "spec") -> PipelineSp
             lines.append(f"  {path}: {message}" if path else f"  {message}")
         count = f"{len(lines)} problems" if len(lines) > 1 else "1 problem"
         raise BadInputError(f"{origin} has {count}:\n" + "\n".join(lines)) from None
-
-
-def read_spec(source: str | Path | dict[str, Any], *, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The raw mapping behind a spec, its ``extends`` merged in but nothing filled."""
-    folder = Path()
-    if isinstance(source, dict):
-        data = dict(source)
-    else:
-        path = _locate(str(source))
-        if path in _seen:
-            raise BadInputError(f"specs extend each other in a circle: {' -> '.join(str(p) for p in (*_seen, path))}")
-        data, folder, _seen = _parse(path), path.parent, (*_seen, path)
-    data.pop("$schema", None)  # where an editor finds `gensr spec schema`; says nothing about the run
-    base = data.pop("extends", None)
-    if base is None:
-        return data
-    if not isinstance(base, str):
-        raise BadInputError(f'extends: expected a file or "preset:NAME", got {base!r}')
-    return merge(read_spec(base if base.startswith("preset:") else folder / base, _seen=_seen), data)
-
-
-def _locate(source: str) -> Path:
-    if source.startswith("preset:"):
-        name = source.removeprefix("preset:")
-        path = PRESETS / f"{name}.json"
-        if name not in preset_names():
-            hint = did_you_mean(name, preset_names()) or "."
-            raise BadInputError(f"no preset named {name!r}{hint} Known: {', '.join(preset_names())}")
-        return path
-    path = Path(source)
-    if not path.is_file():
-        if source in preset_names():
-            raise BadInputError(f"no spec file {source!r}; did you mean 'preset:{source}'?")
-        near = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
-        raise BadInputError(f"no spec file {source!r}{did_you_mean(path.name, near)}")
-    return path.resolve()
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix in (".yaml", ".yml"):
-            try:
-                import yaml
-            except ModuleNotFoundError:
-                from gensr.errors import MissingExtraError
-
-                raise MissingExtraError("pyyaml", "yaml", f"reading {path}") from None
-            try:
-                data = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(str(error)) from None
-        elif path.suffix == ".toml":
-            import tomllib
-
-            data = tomllib.loads(text)
-        else:
-            data = json.loads(text)
-    except OSError as error:
-        raise BadInputError(f"cannot read the spec {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise BadInputError(f"{path} is no valid {path.suffix.lstrip('.') or 'JSON'}: {error}") from None
-    if not isinstance(data, dict):
-        raise BadInputError(f"{path}: a spec is an object, got {type(data).__name__}")
-    return data
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, object by object; a component's options survive only while its ``type`` stays the same."""
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        if isinstance(old, str) and isinstance(value, dict) and value.get("type", old) == old:
-            old = {"type": old}
-        if isinstance(old, dict) and isinstance(value, str) and old.get("type") == value:
-            continue
-        if isinstance(old, dict) and isinstance(value, dict) and value.get("type", old.get("type")) == old.get("type"):
-            value = merge(old, value)
-        result[key] = value
-    return result

@@ -21,8 +21,9 @@ from gensr.files import locked
 from gensr.pipeline import build
 from gensr.rankers.config import RANKERS
 from gensr.spec import load_spec
+from gensr.training import trainer
 from gensr.variants import make_plan, read_grids
-from tests.toy import ToyRanker, ToyRankerConfig, ToySourceConfig, registered, toy_spec
+from tests.toy import ToyRankerConfig, ToySourceConfig, registered, toy_spec
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,8 +61,8 @@ def builds(monkeypatch):
 @pytest.fixture
 def trained(monkeypatch):
     """One entry a training step."""
-    steps, loss = [], ToyRanker.loss
-    monkeypatch.setattr(ToyRanker, "loss", lambda self, batch: steps.append(self) or loss(self, batch))
+    steps, update = [], trainer._Loop.update
+    monkeypatch.setattr(trainer._Loop, "update", lambda self, batch: steps.append(self) or update(self, batch))
     return steps
 
 

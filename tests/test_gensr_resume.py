@@ -13,7 +13,8 @@ import torch
 
 from gensr.pipeline import build, run_directory
 from gensr.runs import Run
-from gensr.spec import PipelineSpec, load_spec, merge, read_spec
+from gensr.spec import PipelineSpec, load_spec
+from gensr.spec_file import merge, read_spec
 from gensr.training.checkpoint import newest_checkpoint
 
 WEIGHTS = Path("model/weights.safetensors")

@@ -11,7 +11,7 @@ from gensr.errors import BadInputError
 from gensr.pipeline import build
 from gensr.requests import Request, encode
 from gensr.runs import Item, evaluate, open_run
-from tests.toy import ToyRanker, ToySourceConfig, registered, toy_spec
+from tests.toy import ToyRanker, ToyRankerConfig, ToySourceConfig, registered, toy_spec
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +133,24 @@ def test_a_bad_request_among_many_is_named(run):
         run.rank_many([{"candidates": ["i1"]}, {"candidates": ["zz"]}])
     with pytest.raises(BadInputError, match="a request has no 'historie'; did you mean 'history'"):
         run.rank_many([{"historie": [], "candidates": ["i1"]}])
+    several = [{"candidates": ["i1"]}] * 4 + [{"candidates": ["zz"]}]
+    with pytest.raises(BadInputError, match=r"^request 5: candidates\[0\]"):  # of all, not of its batch
+        run.rank_many(several, batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: run.rank([], None, ["i1", "i2"], k=-1), "k: expected 1 or more, got -1"),
+        (lambda run: run.rank_many([{"candidates": ["i1"]}], batch_size=0), "batch_size: expected 1 or more, got 0"),
+        (lambda run: run.score(run.encode_request(), ["i1"], k=0), "k: expected 1 or more, got 0"),
+        (lambda run: run.recommend([], chunk=0), "chunk: expected 1 or more, got 0"),
+        (lambda run: run.search("family 1", -2), "k: expected 1 or more, got -2"),
+    ],
+)
+def test_numbers_that_leave_nothing_are_refused_by_name(run, call, message):
+    with pytest.raises(BadInputError, match=message):
+        call(run)
 
 
 def test_many_requests_rank_like_each_alone(run):
@@ -184,6 +202,12 @@ def test_the_cache_of_the_documentation_works(run):
     assert names["request"].cache_info().hits == 1
 
 
+def test_a_kept_request_can_be_a_key_and_prints_in_a_line(run):
+    request, other = run.encode_request(["i1"]), run.encode_request(["i1"])
+    assert {request: 1, other: 2}[request] == 1
+    assert len(repr(request)) < 100
+
+
 def test_new_items_of_one_list_are_not_those_of_the_next(run):
     request = run.encode_request([{"id": "n", "title": "a lamp"}])
     first = request.asked.with_candidates([[{"id": "m", "title": "a chair"}]])
@@ -231,7 +255,6 @@ def test_a_compiled_run_meets_few_numbers_of_candidates_and_ranks_alike(run, mon
         assert fast.rank(["i1"], None, candidates) == run.rank(["i1"], None, candidates)
     assert lengths == [16, 16, 32, 128, 128]
     assert len(compiled) == 1
-    assert not compiled[0].failed
     monkeypatch.undo()
     with pytest.raises(BadInputError, match="ToyRanker has nothing to compile"):
         _ = open_run(run.path, compile=True).ranker
@@ -273,6 +296,15 @@ def test_opening_what_is_no_run_says_so_with_the_nearest_one(run, tmp_path):
 
 def test_measuring_a_run_again_gives_its_metrics(run):
     assert evaluate(open_run(run.path)) == run.metrics
+
+
+def test_measuring_in_another_precision_keeps_a_run_compiled(run, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(ToyRanker, "compile_with", lambda self, compiler: compiled.append(self.precision))
+    monkeypatch.setattr(ToyRanker, "_cast", lambda self, precision: None)
+    monkeypatch.setattr(ToyRankerConfig, "check_scoring", lambda self, precision: None)
+    evaluate(open_run(run.path, compile=True), max_requests=5, precision="bf16")
+    assert compiled == ["bf16"]
 
 
 def test_a_part_can_be_measured_and_the_run_stays_as_it_is(run):

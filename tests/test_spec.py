@@ -15,7 +15,8 @@ from gensr.encoders.cf.config import LightGCNConfig
 from gensr.errors import BadInputError
 from gensr.rankers.config import GenSRConfig, LexicalConfig, RandomConfig
 from gensr.registry import ComponentConfig, Registry, Section
-from gensr.spec import PipelineSpec, fingerprint, load_spec, merge, preset_names, read_spec
+from gensr.spec import PipelineSpec, fingerprint, load_spec
+from gensr.spec_file import merge, preset_names, read_spec
 
 GOLDEN = Path(__file__).parent / "golden" / "defaults.json"
 
@@ -98,6 +99,7 @@ def test_all_problems_of_a_spec_come_at_once_each_with_its_path():
             "evaluation.tasks: given more than once: recommendation",
         ),
         ({"evaluation": {"metrics": ["recall@0"]}}, "evaluation.metrics: no metric named 'recall@0'"),
+        ({"evaluation": {"metrics": ["recall@\u00b2"]}}, "evaluation.metrics: no metric named 'recall@\u00b2'"),
     ],
 )
 def test_a_wrong_type_or_range_names_field_value_and_expectation(data, expected):

@@ -62,7 +62,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return self.replace(**{name: value.to(device, non_blocking=True) for name, value in self._tensors()})
+        # Towards the host, a copy that nobody waits for would be read before it has come.
+        freely = torch.device(device).type != "cpu"
+        return self.replace(**{name: value.to(device, non_blocking=freely) for name, value in self._tensors()})
 
     def pinned(self) -> Batch:
         """The same batch in page-locked memory, from which `to` copies to a GPU without waiting."""

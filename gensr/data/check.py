@@ -17,7 +17,8 @@ from gensr.data.log import codes_of
 from gensr.data.sources.config import SOURCES, AppendConfig, SourceConfig, TableConfig
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
-from gensr.spec import load_spec, read_spec
+from gensr.spec import load_spec
+from gensr.spec_file import read_spec
 
 if TYPE_CHECKING:
     from gensr.data.log import EventLog

@@ -22,7 +22,8 @@ import numpy as np
 
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
-from gensr.evaluation.metrics import Floats, Ranks, Ties, metric, parse_metric
+from gensr.evaluation.metrics import Floats, Ranks, Ties, metric
+from gensr.evaluation.names import parse_metric
 from gensr.evaluation.significance import crossed_interval, holm, sign_flip_test
 
 RESAMPLES = 2000

@@ -147,10 +147,8 @@ class Measurement:
             def on_scores(batch: Batch, scores: Scores) -> None:
                 nonlocal exported
                 start = time.perf_counter()
-                speed.requests, speed.candidates = (
-                    speed.requests + len(batch),
-                    speed.candidates + int(batch.cand_mask.sum()),
-                )
+                speed.requests += len(batch)
+                speed.candidates += int(batch.cand_mask.sum())
                 if export is not None:
                     export.add(batch, scores)
                 exported += time.perf_counter() - start

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gensr.errors import BadInputError, did_you_mean
+from gensr.errors import BadInputError
+from gensr.evaluation.names import parse_metric
 from gensr.files import new_file
 
 Ties = Literal["expected", "optimistic", "pessimistic"]
 Floats = NDArray[np.float64]
-KNOWN_METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")
 CACHED = 1 << 16
 """Scores compared at once: a block of them is read twice, and the second time from the processor's cache."""
 
@@ -145,22 +145,6 @@ def _count(found: NDArray[np.bool_], real: NDArray[np.bool_] | None, rows: slice
     counts: NDArray[np.unsignedinteger[Any]]
     counts = np.add.reduce(found.view(np.uint8), axis=1, dtype=np.min_scalar_type(found.shape[1]))
     return counts
-
-
-def parse_metric(name: str) -> tuple[str, int | None]:
-    """Split ``"ndcg@5"`` into ``("ndcg", 5)``; ``"mrr"`` into ``("mrr", None)``.
-
-    Raises:
-        BadInputError: unknown metric, with the nearest known one.
-    """
-    kind, _, cut = name.partition("@")
-    if name == "mrr":
-        return kind, None
-    if kind in ("recall", "ndcg") and cut.isdecimal() and int(cut) > 0:
-        return kind, int(cut)
-    raise BadInputError(
-        f"no metric named {name!r}{did_you_mean(name, KNOWN_METRICS) or '.'} Known: recall@k, ndcg@k, mrr"
-    )
 
 
 def metric(ranks: Ranks, name: str, ties: Ties = "expected") -> Floats:

@@ -18,6 +18,7 @@ from gensr.data.tasks import Task
 from gensr.device import Precision
 from gensr.encoders.cf.folds import aligned, pair_folds
 from gensr.encoders.semantic.base import SemanticEncoder
+from gensr.errors import BadInputError
 from gensr.rankers.base import Losses, Ranker, Resources, mask_padding, require_tasks
 from gensr.rankers.config import GenSRConfig
 from gensr.rankers.state import RequestState
@@ -25,8 +26,8 @@ from gensr.rankers.views import CFVectors, TextVectors, View, ViewSlots
 
 SEMANTIC = "semantic"
 PIECE, PIECE_GPU = 1 << 26, 1 << 31
-"""Bytes that the widest activation of the candidates may take where no gradient is kept; more are read in pieces. On a
-CPU, larger ones leave the cache and smaller ones make thin matrices: both are slower."""
+"""Bytes, about, that the widest activation of the candidates may take where no gradient is kept; more candidates are
+read in pieces. Small pieces make thin matrices, which are slow; larger ones than these gain nothing."""
 
 
 class GenSR(Ranker):
@@ -128,6 +129,11 @@ class GenSR(Ranker):
 
     def _candidates(self, batch: Batch, state: RequestState) -> dict[str, Tensor]:
         """Vectors of the candidates in each view, [B, C, d]."""
+        if len(state.task) != len(batch):
+            raise BadInputError(
+                f"a state of {len(state.task)} requests cannot score a batch of {len(batch)}: encode those, or take "
+                "the rows that are meant with its `select`"
+            )
         return {name: self.vectors[name].candidates(batch, state.fold) for name in self.views}
 
     def _filter(self, state: RequestState, candidates: dict[str, Tensor]) -> dict[str, ViewSlots]:

@@ -20,6 +20,7 @@ from torch import nn
 
 from gensr.compilation import Compiler
 from gensr.errors import BadInputError, GensrError
+from gensr.progress import Bar, Progress
 from gensr.rankers.base import Losses, Ranker
 from gensr.training.checkpoint import (
     TrainState,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from gensr.data.batch import Batch
     from gensr.data.loader import RequestLoader
-    from gensr.progress import Bar, Progress
     from gensr.spec import TrainingSpec
 
 CHECKPOINTS, CURVE = "checkpoints", "history.jsonl"
@@ -101,7 +101,7 @@ def train(
         folder: the run directory; receives ``checkpoints/`` and ``history.jsonl``.
         validate: NDCG@5 by task of the ranker as it is.
         device: "cpu", "cuda" or "cuda:1".
-        progress: where to show the bar; none where absent.
+        progress: where to tell how it goes; nowhere where absent.
         fingerprint: of everything the weights depend on; a checkpoint of another one is refused.
         resume: continue from the newest checkpoint; otherwise begin anew and drop what is there.
 
@@ -117,20 +117,19 @@ def train(
         raise BadInputError(
             "there are no training requests: every event is held out; users need more than two events of a task"
         )
+    shown = progress if progress is not None else Progress(enabled=False)
     with ExitStack() as stack:
         stack.enter_context(reproducible(device))
         accelerator = stack.enter_context(accelerating(spec.precision, device))
         interrupt = stack.enter_context(Interrupt())
         if spec.gradient_checkpointing:
             ranker.checkpoint_activations()
-        loop = _Loop(ranker, spec, accelerator, folder, fingerprint, seed=seed, negatives=negatives)
+        loop = _Loop(ranker, spec, accelerator, folder, fingerprint, shown, seed=seed, negatives=negatives)
         resumed = loop.resume(from_checkpoint=resume)
-        say = progress.note if progress is not None else lambda text: None
-        loop.plan(loader, say, device=device)
+        loop.plan(loader, device=device)
         if spec.compile:
-            ranker.compile_with(Compiler(say, option="training.compile"))
-        if progress is not None:
-            loop.show(progress, stack.enter_context(progress.bar("training", loop.total, done=loop.state.step)))
+            ranker.compile_with(Compiler(shown.note, option="training.compile"))
+        loop.bar = stack.enter_context(shown.bar("training", loop.total, done=loop.state.step))
         while not loop.finished:
             for batch in prefetched(loop.rest_of_epoch(loader), device=device):
                 loop.update(batch)
@@ -162,12 +161,13 @@ class _Loop:
         accelerator: Accelerator,
         folder: Path,
         fingerprint: str,
+        progress: Progress,
         *,
         seed: int,
         negatives: int,
     ) -> None:
         self.ranker, self.spec, self.accelerator, self.fingerprint = ranker, spec, accelerator, fingerprint
-        self.seed, self.negatives = seed, negatives
+        self.progress, self.seed, self.negatives = progress, seed, negatives
         self.steps_per_epoch = self.total = 0  # until `plan`
         self.footprint: Footprint | None = None
         self.checkpoints = folder / CHECKPOINTS
@@ -178,13 +178,8 @@ class _Loop:
         self.state = TrainState()
         self.saved: int | None = None
         self.rows, self.seconds = 0, 0.0
-        self.progress: Progress | None = None
-        self.bar: Bar | None = None
+        self.bar: Bar  # once it is known how many updates there are
         ranker.train()
-
-    def show(self, progress: Progress, bar: Bar) -> None:
-        """From now on, tell how it goes."""
-        self.progress, self.bar = progress, bar
 
     @property
     def exhausted(self) -> bool:
@@ -207,7 +202,7 @@ class _Loop:
         self.saved = self.state.step
         return self.state.step
 
-    def plan(self, loader: RequestLoader, say: Callable[[str], None], *, device: str) -> None:
+    def plan(self, loader: RequestLoader, *, device: str) -> None:
         """Settle the batch size, and with it how many updates there are; say what memory they will need.
 
         Raises:
@@ -215,7 +210,7 @@ class _Loop:
         """
         size = self.state.batch_size or self.spec.batch_size  # a resumed training keeps the size that it began with
         if size != "auto":
-            self._count_steps(loader, size)
+            self._settle(loader, size)
             if self.finished:
                 return
         few = next(self._epoch(loader, PROBE if size == "auto" else min(PROBE, size))).to(self.accelerator.device)
@@ -223,8 +218,8 @@ class _Loop:
         self.footprint = measure(self.objective, self.optimizer, few, device=device)
         if size == "auto":
             size = automatic_batch_size(self.footprint)
-            self._count_steps(loader, size)
-        say(self.footprint.describe(size))
+            self._settle(loader, size)
+        self.progress.note(self.footprint.describe(size))
 
     def rest_of_epoch(self, loader: RequestLoader) -> Iterator[Batch]:
         """The batches of the current epoch that have not been used."""
@@ -299,7 +294,7 @@ class _Loop:
         place = {"seed": self.seed, "epoch": self.state.epoch, "skip": skip}
         return loader.epoch(batch_size=size, negatives=self.negatives, fresh=self.spec.fresh_negatives, **place)
 
-    def _count_steps(self, loader: RequestLoader, size: int) -> None:
+    def _settle(self, loader: RequestLoader, size: int) -> None:
         self.state.batch_size = size
         self.steps_per_epoch = loader.steps_per_epoch(size)
         longest = self.spec.epochs * self.steps_per_epoch
@@ -328,8 +323,7 @@ class _Loop:
         sums = {**logged, "_steps": 1.0, "_rows": rows, "_requests": len(batch), "_seconds": seconds}
         for name, value in sums.items():
             state.window[name] = state.window.get(name, 0.0) + value
-        if self.bar is not None:
-            self.bar.advance()
+        self.bar.advance()
 
     def _log(self) -> None:
         window, self.state.window = self.state.window, {}
@@ -347,13 +341,11 @@ class _Loop:
             rows_per_second=round(window["_rows"] / seconds, 1),
             requests_per_second=round(window["_requests"] / seconds, 1),
         )
-        if self.bar is not None:
-            best = "" if self.state.best is None else f", best NDCG@5 {self.state.best:.4f}"
-            self.bar.say(f"loss {means['loss']:.4f}{best}")
+        best = "" if self.state.best is None else f", best NDCG@5 {self.state.best:.4f}"
+        self.bar.say(f"loss {means['loss']:.4f}{best}")
 
     def _validate(self, validate: Callable[[], dict[str, float]]) -> None:
-        if self.bar is not None:
-            self.bar.say("validating")
+        self.bar.say("validating")
         scores = validate()
         self.ranker.train()
         if not scores:
@@ -369,12 +361,10 @@ class _Loop:
         self.curve.write(
             kind="validation", step=self.state.step, epoch=self._epochs(), best=better, **{SELECTION_METRIC: rounded}
         )
-        if self.progress is not None:
-            shown = ", ".join(f"{task} {value:.4f}" for task, value in metrics.items())
-            self.progress.note(
-                f"  step {self.state.step:,} of {self.total:,}: validation NDCG@5 {shown}"
-                + (" (best)" if better else "")
-            )
+        shown = ", ".join(f"{task} {value:.4f}" for task, value in metrics.items())
+        self.progress.note(
+            f"  step {self.state.step:,} of {self.total:,}: validation NDCG@5 {shown}" + (" (best)" if better else "")
+        )
 
     def _save(self) -> None:
         save_checkpoint(self.checkpoints, self.ranker, self.optimizer, self.state, fingerprint=self.fingerprint)

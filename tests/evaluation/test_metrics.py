@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gensr.errors import BadInputError
-from gensr.evaluation.metrics import Ranks, check_metric_consistency, metric, parse_metric, rank_truth
+from gensr.evaluation.metrics import Ranks, check_metric_consistency, metric, rank_truth
+from gensr.evaluation.names import parse_metric
 
 METRICS = ("recall@1", "recall@5", "recall@10", "ndcg@1", "ndcg@5", "ndcg@10", "mrr")
 

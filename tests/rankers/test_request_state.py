@@ -65,6 +65,14 @@ def test_a_request_of_a_batch_can_be_kept_alone(ranker, dataset):
     assert kept.nbytes < state.nbytes
 
 
+def test_a_state_of_other_requests_is_refused_and_never_spread_over_them(ranker, dataset):
+    batch = some_batch(dataset)
+    one = read(ranker, batch.select(torch.tensor([0])))
+    for call in (ranker.score, ranker.hidden_state, ranker.explain):
+        with pytest.raises(BadInputError, match="a state of 1 requests cannot score a batch of 8"):
+            call(batch, one)
+
+
 def test_a_state_serves_explanations_and_hidden_states_too(ranker, dataset):
     batch = some_batch(dataset)
     batch = batch.replace(**{name: getattr(batch, name)[:, :3] for name in ("cand", "cand_mask", "label")})

@@ -111,6 +111,17 @@ def test_bfloat16_trains_weights_that_stay_float32(tmp_path, data):
     assert digest(train_toy(tmp_path / "a", data)[0]) == digest(train_toy(tmp_path / "b", data)[0])
 
 
+def test_validation_scores_in_float32_whatever_training_does(tmp_path, data):
+    seen = []
+
+    def validate():
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return {"search": 0.5}
+
+    train_toy(tmp_path, data, precision="bf16", max_steps=2, validate=validate)
+    assert seen == [False]
+
+
 def test_fp16_is_refused_with_the_reason(tmp_path, data):
     with pytest.raises(BadInputError, match="fp16 needs loss scaling"):
         train_toy(tmp_path, data, precision="fp16")
