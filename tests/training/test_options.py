@@ -17,18 +17,10 @@ from gensr.testing.data import tiny_dataset
 from gensr.training import trainer
 from gensr.training.footprint import Footprint, measure
 from gensr.training.trainer import train
-from tests.toy import digest, registered, toy_data, toy_spec, train_toy
+from tests.toy import digest, registered, toy_spec, train_toy
 
 SIZES = T5Sizes(width=16, layers=2, heads=2, head_width=8, hidden=32, vocabulary=400, dropout=0.3)
 GENSR = GenSRConfig(cf=ALSConfig(dim=8), backbone=T5Config(scratch=SIZES), cf_folds=0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "data"
-    with registered():
-        toy_data(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,7 @@ from gensr.data.dataset import Dataset
 from gensr.data.loader import RequestLoader
 from gensr.training import trainer
 from gensr.training.prefetch import ahead, prefetched
-from tests.toy import digest, registered, toy_data, train_toy
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "data"
-    with registered():
-        toy_data(folder)
-    return folder
+from tests.toy import digest, train_toy
 
 
 def readers():

@@ -12,15 +12,7 @@ import torch
 
 from gensr.errors import BadInputError, GensrError
 from gensr.training.trainer import binary_entropy
-from tests.toy import digest, registered, run_to_file, toy_data, train_toy
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "data"
-    with registered():
-        toy_data(folder)
-    return folder
+from tests.toy import digest, run_to_file, train_toy
 
 
 def curve(folder, *, timeless=True):
