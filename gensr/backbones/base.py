@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gensr.errors import BadInputError
 
 Function = Callable[..., Any]
+KeyValue = tuple[Tensor, Tensor]
 
 
 class Prompt(NamedTuple):

@@ -22,12 +22,12 @@ import transformers
 from torch import Tensor, nn
 
 from gensr.backbones.architecture import check_architecture, try_shared_prefix
-from gensr.backbones.base import Backbone, Function, Prompt, head_logits, head_margin
+from gensr.backbones.base import Backbone, Function, KeyValue, Prompt, head_logits, head_margin
 from gensr.backbones.config import DecoderConfig, DecoderSizes
 from gensr.backbones.lora import add_adapters
 from gensr.backbones.pretrained import load_decoder
 from gensr.backbones.prompt import distinct_prefixes, fill_slots
-from gensr.backbones.sharing import KeyValue, block_mask
+from gensr.backbones.sharing import block_mask
 from gensr.backbones.tokenizer import answer_ids, tokenize, train_tokenizer
 from gensr.errors import BadInputError
 from gensr.nested import map_tensors

@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gensr.backbones.base import KeyValue
 from gensr.backbones.kernels import feed_forward, linear, residual, rms_norm
 from gensr.nested import map_tensors
-
-KeyValue = tuple[Tensor, Tensor]
 
 
 class PrefixState(NamedTuple):

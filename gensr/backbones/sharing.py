@@ -18,7 +18,8 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor
 
-KeyValue = tuple[Tensor, Tensor]
+from gensr.backbones.base import KeyValue
+
 NAME = "gensr_shared_prefix"
 PLAIN = "sdpa"
 HARMLESS = frozenset(
