@@ -101,7 +101,7 @@ class Registry(Generic[C]):
     Args:
         kind: what the components are, in snake case; also the entry-point group ``gensr.<kind>``.
         base: the config class all members derive from.
-        builtins: module that registers the built-in members when imported.
+        builtins: module (or modules) that register the built-in members when imported.
 
     As an annotation, ``Annotated[SoftFilterConfig, SOFT_FILTERS]`` accepts a name (``"mean"``), an object
     (``{"type": "mean"}``) or a config instance.
@@ -109,8 +109,9 @@ class Registry(Generic[C]):
 
     all: ClassVar[dict[str, Registry[Any]]] = {}
 
-    def __init__(self, kind: str, base: type[C], *, builtins: str) -> None:
-        self.kind, self.base, self.builtins = kind, base, builtins
+    def __init__(self, kind: str, base: type[C], *, builtins: str | tuple[str, ...]) -> None:
+        self.kind, self.base = kind, base
+        self.builtins = (builtins,) if isinstance(builtins, str) else builtins
         self._classes: dict[str, type[C]] = {}
         Registry.all[kind] = self
 
@@ -197,7 +198,8 @@ class Registry(Generic[C]):
         return cls.model_validate(value)
 
     def _load_builtins(self) -> None:
-        importlib.import_module(self.builtins)
+        for module in self.builtins:
+            importlib.import_module(module)
 
     def _plugins(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}

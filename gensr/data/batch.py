@@ -45,6 +45,8 @@ class Batch:
     label: Tensor  # [B, C] float32
     request: Tensor  # [B] position of the target event in the dataset, -1 = none
     hist_clicks: Tensor | None = None  # [B, L, K] items clicked in one search, 0 = padding; where a log has several
+    hist_negatives: Tensor | None = None  # [B, L, N] in training on sequences: items to set against the slot's own, 0 =
+    # the slot's event trains nothing
     extra: Extra | None = None
 
     def __len__(self) -> int:
@@ -59,6 +61,15 @@ class Batch:
     def is_search(self) -> Tensor:
         """Bool [B]."""
         return self.task == Task.SEARCH
+
+    @property
+    def num_scored(self) -> int:
+        """(context, candidate) pairs that a training on this batch scores, padding included."""
+        pairs = self.cand.numel()
+        if self.hist_negatives is None:
+            return pairs
+        trained = self.hist_negatives[..., 0].count_nonzero()
+        return pairs + int(trained) * (1 + self.hist_negatives.shape[2])
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""

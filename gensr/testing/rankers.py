@@ -265,9 +265,11 @@ def _loss(ranker: Ranker, batch: Batch) -> float:
 
 
 def _training_batch(dataset: Dataset, ranker: Ranker) -> Batch:
-    """Training requests of the ranker's tasks, among them users at their first event."""
-    batch = next(RequestLoader(dataset, HISTORY).epoch(seed=0, epoch=0, batch_size=48, negatives=3))
-    return batch.select(torch.isin(batch.task, torch.tensor(sorted(ranker.tasks))))
+    """Training examples as the ranker wants them, among them users at their first event."""
+    stream = RequestLoader(dataset, HISTORY).epoch(
+        seed=0, epoch=0, batch_size=48, negatives=3, examples=ranker.examples
+    )
+    return next(stream)
 
 
 def _fitter(dataset: Dataset) -> Callable[..., CFTable]:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 import gensr.data.loader as loader_module
 from gensr.data.dataset import Split
+from gensr.data.examples import Examples
 from gensr.data.loader import RequestLoader
 from gensr.data.tasks import Task
 from gensr.errors import BadInputError
@@ -152,3 +153,54 @@ def test_evaluation_can_ask_one_task_and_a_fixed_draw(data):
     assert asked(limit=3, seed=5, tasks=[Task.SEARCH])[0] == [
         r for r, task in zip(requests, tasks, strict=True) if task == Task.SEARCH
     ]
+
+
+def test_examples_of_one_task_leave_the_other_out(data):
+    loader = RequestLoader(data, 4)
+    for task in Task:
+        examples = Examples(tasks=frozenset({task}))
+        batches = stream(data, examples=examples)
+        asked = sorted(event for batch in batches for event in batch.request.tolist())
+        assert asked == data.requests(Split.TRAIN, task).tolist()
+        assert len(batches) == loader.steps_per_epoch(8, examples)
+
+
+SEQUENCES = Examples("sequences", frozenset({Task.RECOMMENDATION}), negatives=2)
+
+
+def test_a_sequence_is_a_users_last_training_event_with_negatives_for_those_before_it(data):
+    batches = stream(data, examples=SEQUENCES)
+    recommendations = data.requests(Split.TRAIN, Task.RECOMMENDATION)
+    asked = sorted(event for batch in batches for event in batch.request.tolist())
+    assert asked == [max(e for e in recommendations if data.user[e] == user) for user in range(1, data.num_users + 1)]
+    for batch in batches:
+        assert batch.cand.shape == (len(batch), 3)
+        assert batch.hist_negatives.shape == (len(batch), 4, 2)
+        positions, real = data.history(batch.request.numpy(), 4)
+        trains = torch.from_numpy(real & (data.split[positions] == Split.TRAIN))
+        assert torch.equal(batch.hist_negatives.bool().all(-1), trains)
+        assert not batch.hist_negatives[~trains].any()
+        assert batch.num_scored == batch.cand.numel() + 3 * int(trains.sum())
+        for row, user in enumerate(batch.user.tolist()):
+            touched = data.item[(data.user == user) & (data.split == Split.TRAIN)].tolist()
+            assert not set(touched) & set(batch.hist_negatives[row].flatten().tolist())
+
+
+def test_a_stream_of_sequences_can_be_entered_anywhere_and_differs_between_epochs(data):
+    whole = stream(data, examples=SEQUENCES, batch_size=5)
+    rest = stream(data, examples=SEQUENCES, batch_size=5, skip=1)
+    for one, other in zip(whole[1:], rest, strict=True):
+        assert same(one, other)
+        assert torch.equal(one.hist_negatives, other.hist_negatives)
+    later = stream(data, examples=SEQUENCES, batch_size=5, epoch=1)
+    assert not torch.equal(whole[0].hist_negatives, later[0].hist_negatives)
+
+
+def test_sequences_with_kept_negatives_are_refused(data):
+    with pytest.raises(BadInputError, match="fresh_negatives is false, but this ranker is trained on whole sequences"):
+        stream(data, examples=SEQUENCES, fresh=False)
+
+
+def test_a_rankers_number_of_negatives_wins_over_the_data_sections(data):
+    assert stream(data, examples=Examples(negatives=5))[0].cand.shape[1] == 6
+    assert stream(data, examples=Examples())[0].cand.shape[1] == 4
