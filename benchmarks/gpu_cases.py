@@ -22,7 +22,7 @@ from gensr.data.batch import Batch
 from gensr.data.tasks import Task
 from gensr.rankers.gensr import GenSR
 from gensr.spec import TrainingSpec
-from gensr.training.optimizer import adamw
+from gensr.training.optimizer import build_optimizer
 
 RELEASED_REQUESTS = {"scoring": 14, "training": 40}
 """1,400 candidates of an evaluation batch, 200 rows of a training batch."""
@@ -69,7 +69,7 @@ def training_steps(context: Context, say: Say) -> Iterator[Case]:
     shape = find_shape(context.shapes[0])
     work, reference = Workload(shape, device=context.device), context.baselines("per_candidate")
     released, packed = work.ranker("interleaved", loss="vocabulary"), work.ranker("packed")
-    slow, fast = reference.released_optimizer(released), adamw(packed, TrainingSpec(learning_rate=1e-4))
+    slow, fast = reference.released_optimizer(released), build_optimizer(packed, TrainingSpec(learning_rate=1e-4))
     autocast = partial(torch.autocast, context.device, dtype=torch.bfloat16)
     usual, counts = _counts("training", context)
     tasks = {Task.SEARCH: "", Task.RECOMMENDATION: ", shared text"}
@@ -83,7 +83,7 @@ def training_steps(context: Context, say: Say) -> Iterator[Case]:
             plain = case(f"packed, {count} requests", batch, updater(packed, batch, fast, bf16=True))
             yield plain
         for name, compiled in () if context.quick else _compiled(packed, context, say):  # tracing is slow at any size
-            optimizer = adamw(compiled, TrainingSpec(learning_rate=1e-4))
+            optimizer = build_optimizer(compiled, TrainingSpec(learning_rate=1e-4))
             run = updater(compiled, batch, optimizer, bf16=True)
             yield case(f"packed, {count} requests, {name}", batch, run, like=plain)
 
@@ -110,7 +110,7 @@ def profiled(context: Context) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "scoring", scorer(packed, work.requests([Task.SEARCH] * count, shape.candidates[0]))
     trained, count = work.ranker("packed"), _counts("training", context)[1][-1]
     batch = work.requests([Task.SEARCH] * count, 1 + NEGATIVES)
-    optimizer = adamw(trained, TrainingSpec(learning_rate=1e-4))
+    optimizer = build_optimizer(trained, TrainingSpec(learning_rate=1e-4))
     yield "training", updater(trained, batch, optimizer, bf16=True)
 
 

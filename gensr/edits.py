@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from gensr.errors import BadInputError, did_you_mean
 from gensr.registry import Slot, section_of, slot_of
-from gensr.spec import PipelineSpec, validate
+from gensr.spec import PipelineSpec, TrainingSpec, own_training, validate
 
 Path = tuple[str, ...]
 
@@ -169,7 +169,19 @@ def _apply(data: dict[str, Any], edit: Edit) -> dict[str, Any]:
         raise BadInputError(f"{edit.path} cannot be dropped: swap it; known: {known}")
     if option.is_component and (isinstance(value, str) or edit.kind == "swap"):
         value = _component(option, value)
-    return cast(dict[str, Any], _replaced(data, option.path, value))
+    changed = cast(dict[str, Any], _replaced(data, option.path, value))
+    if changed["ranker"]["type"] != data["ranker"]["type"]:
+        changed = {**changed, "training": _chosen_training(data)}
+    return changed
+
+
+def _chosen_training(data: dict[str, Any]) -> dict[str, Any]:
+    """The training options of a filled spec that differ from what its ranker brings along.
+
+    The others must not outlive the ranker: another one has settings of its own.
+    """
+    usual = TrainingSpec(**own_training(data["ranker"])).model_dump(mode="json")
+    return {name: value for name, value in data["training"].items() if value != usual[name]}
 
 
 def _walk(cls: type[BaseModel], data: dict[str, Any], prefix: Path = ()) -> Iterator[_Option]:

@@ -150,7 +150,8 @@ class _Build:
             resume=resume,
         )
         self.progress.note(
-            f"  {result.steps:,} steps, stopped by {result.stopped}; best validation NDCG@5 {result.best:.4f} at step "
+            f"  {result.steps:,} steps, stopped by {result.stopped}; best validation {result.selection.upper()} "
+            f"{result.best:.4f} at step "
             f"{result.best_step:,}" + (f"; resumed from step {result.resumed_from:,}" if result.resumed_from else "")
         )
         return result

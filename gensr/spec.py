@@ -44,6 +44,7 @@ from gensr.rankers.config import (
 )
 from gensr.registry import ComponentConfig, Section
 from gensr.spec_file import read_spec
+from gensr.training.schedule import Schedule
 
 ItemField = Literal["title", "categories"]
 Candidates = Annotated[CandidatesConfig, CANDIDATES]
@@ -57,6 +58,14 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if twice:
         raise ValueError(f"given more than once: {', '.join(map(str, twice))}")
     return values
+
+
+def _known_metric(name: str) -> str:
+    try:
+        parse_metric(name)
+    except BadInputError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 # Checked once the members are right: a length constraint would count a wrong member as a missing one.
@@ -131,17 +140,23 @@ class TrainingSpec(Section):
     """Requests per update; each scores one positive and `data.train_negatives` negatives. `auto` is the largest power
     of two up to 512 that, by estimate, needs at most half of the free memory; the manifest says which."""
     learning_rate: PositiveFloat = 1e-3
-    """Peak AdamW step size."""
+    """Peak step size."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """Whether weight decay is taken from the weights (AdamW), or added to the gradients as L2 (Adam), as older papers
+    do. Without decay they are the same."""
     weight_decay: NonNegativeFloat = 1e-3
-    """Decoupled decay of tensors with two or more dimensions."""
+    """Decay of tensors with two or more dimensions."""
     fresh_negatives: bool = True
     """Draw new negatives every epoch. Off: a request keeps the ones of its first, as in the released code."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the step size falls after the warm-up."""
+    schedule: Schedule = "linear"
+    """How the step size falls after the warm-up; `plateau`: to a tenth (to 1e-6 at least) when `plateau_patience`
+    validations and one more in a row were not better than the best."""
+    plateau_patience: NonNegativeInt = 3
+    """Validations without a better one that the schedule `plateau` bears."""
     warmup_steps: NonNegativeInt = 200
     """Updates in which the step size rises from 0."""
-    clip_norm: PositiveFloat = 1.0
-    """Largest global gradient norm."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Largest global gradient norm; null: gradients are not clipped."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass; weights stay float32."""
     compile: bool = False
@@ -150,8 +165,10 @@ class TrainingSpec(Section):
     """Recompute the blocks' activations in the backward pass instead of keeping them: less memory, more time."""
     evaluate_every: PositiveInt | None = None
     """Updates between validations; one epoch where absent."""
+    selection: Annotated[str, AfterValidator(_known_metric)] = "ndcg@5"
+    """Metric that says which validation is the best: its mean over the tasks that the ranker does."""
     patience: NonNegativeInt = 3
-    """Validations without a better mean NDCG@5 of both tasks before training stops; 0 = never."""
+    """Validations without a better one before training stops; 0 = never."""
     validation_requests: PositiveInt | None = 2000
     """Validation requests per task, drawn once with the data seed; all where null."""
     checkpoint_every: PositiveInt | None = None
@@ -223,11 +240,8 @@ class EvaluationSpec(Section):
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            for name in value:
-                parse_metric(name)
-        except BadInputError as error:
-            raise ValueError(str(error)) from None
+        for name in value:
+            _known_metric(name)
         return value
 
     @field_validator("tasks")
@@ -261,6 +275,17 @@ class PipelineSpec(Section):
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_training(cls, value: Any) -> Any:
+        """Fill in what the ranker says of its training, and the spec does not."""
+        if not isinstance(value, dict):
+            return value
+        own, given = own_training(value.get("ranker")), value.get("training") or {}
+        if isinstance(given, TrainingSpec):
+            given = given.model_dump(exclude_unset=True)
+        return {**value, "training": {**own, **given}} if own and isinstance(given, dict) else value
+
     @model_validator(mode="after")
     def _precision(self) -> PipelineSpec:
         try:
@@ -280,6 +305,22 @@ class PipelineSpec(Section):
     def to_json(self) -> str:
         """The filled spec as indented JSON; reading it gives an equal spec."""
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def own_training(ranker: Any) -> dict[str, Any]:
+    """The training options that a ranker of a spec, given as a name, a mapping or a config, brings along.
+
+    Empty where there is no such ranker: what is wrong with it is said where it is read.
+    """
+    if ranker is None:
+        ranker = GenSRConfig()
+    if isinstance(ranker, RankerConfig):
+        return dict(type(ranker).training)
+    name = ranker.get("type") if isinstance(ranker, dict) else ranker
+    try:
+        return dict(RANKERS.get(name).training)
+    except (BadInputError, TypeError):
+        return {}
 
 
 def fingerprint(value: Any) -> str:

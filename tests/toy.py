@@ -163,9 +163,10 @@ def train_toy(
     ranker = spec.ranker.build(Resources(catalogue=dataset.catalogue, max_history=5, seed=seed, dataset=dataset))
     lists = dataset.candidates(dataset.candidate_names[0])
 
-    def ndcg() -> dict[str, float]:
+    def ndcg() -> dict[str, dict[str, float]]:
         ranks = rank_requests(ranker, loader.evaluation(lists, Split.VALID, batch_size=64))
-        return {t: s["ndcg@5"]["value"] for t, s in summarise(ranks, metrics=["ndcg@5"], bootstrap=0).items()}
+        by_task = summarise(ranks, metrics=["ndcg@5"], bootstrap=0)
+        return {"ndcg@5": {task: found["ndcg@5"]["value"] for task, found in by_task.items()}}
 
     result = train(
         ranker,

@@ -77,13 +77,16 @@ class Measurement:
         self.lists: dict[str, CandidateList] = {name: dataset.candidates(name) for name in lists}
         self.tasks = tuple(parse_task(name) for name in spec.evaluation.tasks)
 
-    def validate(self, ranker: Ranker) -> dict[str, float]:
-        """Mean NDCG@5 by task on the validation requests of the first list: what selects weights."""
-        listed = next(iter(self.lists.values()))
-        batches = self._batches(listed, Split.VALID, self.tasks, self.spec.training.validation_requests)
+    def validate(self, ranker: Ranker) -> dict[str, dict[str, float]]:
+        """Means by metric and task on the validation requests of the first list: what selects weights."""
+        listed, spec = next(iter(self.lists.values())), self.spec
+        batches = self._batches(listed, Split.VALID, self.tasks, spec.training.validation_requests)
         ranks = rank_requests(ranker, batches, device=self.device)
-        values = metric(ranks, "ndcg@5", self.spec.evaluation.ties)
-        return {Task(code).label: float(values[ranks.task == code].mean()) for code in np.unique(ranks.task)}
+        found: dict[str, dict[str, float]] = {}
+        for name in dict.fromkeys((spec.training.selection, *spec.evaluation.metrics)):
+            values = metric(ranks, name, spec.evaluation.ties)
+            found[name] = {Task(code).label: float(values[ranks.task == code].mean()) for code in np.unique(ranks.task)}
+        return found
 
     def test(
         self, ranker: Ranker, resources: Resources, cache: StageCache, *, predictions: Path | None = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from gensr.backbones.base import Function
 from gensr.data.batch import Batch
+from gensr.data.examples import Examples
 from gensr.data.tasks import Task
 from gensr.device import Precision
 from gensr.errors import BadInputError
@@ -53,6 +56,13 @@ class Resources:
     cf_table: Callable[..., CFTable] | None = field(default=None, repr=False)
     text_table: Callable[[SemanticConfig], TextTable | None] | None = field(default=None, repr=False)
 
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """What is drawn from torch's global generator inside depends on `seed` alone, and changes nothing outside."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            yield
+
     def semantic_table(self, config: SemanticConfig) -> TextTable | None:
         """The catalogue's frozen vectors of `config`; None for encoders that are trained."""
         if self.text_table is not None:
@@ -76,6 +86,11 @@ class Ranker(nn.Module, ABC):
 
     precision: Precision = "fp32"
     """Arithmetic of `score`; `cast` changes it."""
+
+    @property
+    def examples(self) -> Examples:
+        """What `loss` is to be minimised on: requests of its tasks where it does not say otherwise."""
+        return Examples(tasks=self.tasks)
 
     def encode_request(self, batch: Batch) -> Any:
         """Read what does not depend on a candidate: a state that scores any candidates of these requests, ever again.

@@ -40,6 +40,8 @@ class TrainState:
         best: best validation score so far.
         best_step: the checkpoint that reached it.
         stale: validations since then.
+        falls: how often the step size fell on a plateau.
+        flat: validations without a better one since the best, or since the last fall.
         seconds: spent in updates (validations and checkpoints excluded), all sittings together.
         window: sums since the last line of the curve.
     """
@@ -51,6 +53,8 @@ class TrainState:
     best: float | None = None
     best_step: int | None = None
     stale: int = 0
+    falls: int = 0
+    flat: int = 0
     seconds: float = 0.0
     window: dict[str, float] = field(default_factory=dict)
 

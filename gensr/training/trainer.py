@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,9 @@ from gensr.training.checkpoint import (
     save_checkpoint,
 )
 from gensr.training.footprint import PROBE, Footprint, automatic_batch_size, measure
-from gensr.training.optimizer import adamw
+from gensr.training.optimizer import build_optimizer
 from gensr.training.prefetch import prefetched
-from gensr.training.schedule import step_size_factor
+from gensr.training.schedule import on_plateau, step_size_factor
 from gensr.training.sitting import Curve, Interrupt, accelerating, reproducible, reseed
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from gensr.spec import TrainingSpec
 
 CHECKPOINTS, CURVE = "checkpoints", "history.jsonl"
-SELECTION_METRIC = "ndcg@5"
+Scores = Mapping[str, Mapping[str, float]]
+"""What a validation found: by metric, then by task."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class TrainingResult:
         steps: updates done, all sittings together.
         stopped: "epochs", "max_steps" or "patience".
         best_step: the update whose weights the ranker now holds.
-        best: its mean validation NDCG@5 over tasks.
+        selection: the metric that chose it.
+        best: its mean over tasks at that validation.
         seconds: spent in updates.
         rows_per_second: (request, candidate) pairs per second of updates in this sitting; None where it did none.
         resumed_from: the checkpoint's step this sitting began with, or None.
@@ -68,6 +70,7 @@ class TrainingResult:
     steps: int
     stopped: str
     best_step: int
+    selection: str
     best: float
     seconds: float
     rows_per_second: float | None
@@ -84,7 +87,7 @@ def train(
     negatives: int,
     seed: int,
     folder: Path,
-    validate: Callable[[], dict[str, float]],
+    validate: Callable[[], Scores],
     device: str = "cpu",
     progress: Progress | None = None,
     fingerprint: str = "",
@@ -96,10 +99,10 @@ def train(
         ranker: a trainable ranker.
         loader: supplies the training batches.
         spec: steps, step sizes, precision, early stopping, checkpoints.
-        negatives: uniform negatives beside each positive.
+        negatives: uniform negatives beside each positive, where the ranker does not say.
         seed: order, negatives, dropout. Two runs of one seed are equal bit for bit on CPU.
         folder: the run directory; receives ``checkpoints/`` and ``history.jsonl``.
-        validate: NDCG@5 by task of the ranker as it is.
+        validate: metrics by task of the ranker as it is, `spec.selection` among them.
         device: "cpu", "cuda" or "cuda:1".
         progress: where to tell how it goes; nowhere where absent.
         fingerprint: of everything the weights depend on; a checkpoint of another one is refused.
@@ -113,9 +116,11 @@ def train(
     """
     if spec.precision == "fp16":
         raise BadInputError("training.precision fp16 needs loss scaling, which gensr does not do; use bf16 or fp32")
-    if loader.steps_per_epoch(1) == 0:
+    if loader.steps_per_epoch(1, ranker.examples) == 0:
+        asked = " or ".join(task.label for task in sorted(ranker.examples.tasks))
         raise BadInputError(
-            "there are no training requests: every event is held out; users need more than two events of a task"
+            f"there are no training requests of {asked}: every event is held out, or none is of that task; users need "
+            "more than two events of a task"
         )
     shown = progress if progress is not None else Progress(enabled=False)
     with ExitStack() as stack:
@@ -167,13 +172,14 @@ class _Loop:
         negatives: int,
     ) -> None:
         self.ranker, self.spec, self.accelerator, self.fingerprint = ranker, spec, accelerator, fingerprint
-        self.progress, self.seed, self.negatives = progress, seed, negatives
+        self.progress, self.seed = progress, seed
+        self.examples, self.negatives = ranker.examples, ranker.examples.negatives or negatives
         self.steps_per_epoch = self.total = 0  # until `plan`
         self.footprint: Footprint | None = None
         self.checkpoints = folder / CHECKPOINTS
         self.curve = Curve(folder / CURVE)
-        self.base_rate_entropy = binary_entropy(1 / (1 + negatives))
-        self.objective, self.optimizer = accelerator.prepare(_Objective(ranker), adamw(ranker, spec))
+        self.base_rate_entropy = binary_entropy(1 / (1 + self.negatives))
+        self.objective, self.optimizer = accelerator.prepare(_Objective(ranker), build_optimizer(ranker, spec))
         self.parameters = [parameter for parameter in ranker.parameters() if parameter.requires_grad]
         self.state = TrainState()
         self.saved: int | None = None
@@ -237,7 +243,7 @@ class _Loop:
         self._set_step_size()
         losses: Losses = self.objective(batch.to(self.accelerator.device))
         self.accelerator.backward(losses.total)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.spec.clip_norm)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.spec.clip_norm or math.inf)
         values = {"loss": losses.total, **losses.parts, "grad_norm": norm}
         # One transfer for all of them; the only wait for the device in an update.
         numbers = torch.stack([torch.as_tensor(v).detach().double().reshape(()) for v in values.values()]).tolist()
@@ -248,7 +254,7 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self._count(logged, batch, time.perf_counter() - start)
 
-    def after_update(self, validate: Callable[[], dict[str, float]], interrupt: Interrupt) -> None:
+    def after_update(self, validate: Callable[[], Scores], interrupt: Interrupt) -> None:
         """Log, validate, checkpoint and heed an interrupt, where each is due."""
         step, every = self.state.step, self.spec.checkpoint_every
         if step % self.spec.log_every == 0 or step >= self.total:
@@ -282,6 +288,7 @@ class _Loop:
             steps=self.state.step,
             stopped=stopped,
             best_step=self.state.best_step,
+            selection=self.spec.selection,
             best=self.state.best,
             seconds=round(self.state.seconds, 3),
             rows_per_second=round(self.rows / self.seconds, 1) if self.seconds else None,
@@ -292,11 +299,12 @@ class _Loop:
 
     def _epoch(self, loader: RequestLoader, size: int, *, skip: int = 0) -> Iterator[Batch]:
         place = {"seed": self.seed, "epoch": self.state.epoch, "skip": skip}
-        return loader.epoch(batch_size=size, negatives=self.negatives, fresh=self.spec.fresh_negatives, **place)
+        drawn = {"examples": self.examples, "negatives": self.negatives, "fresh": self.spec.fresh_negatives}
+        return loader.epoch(batch_size=size, **drawn, **place)
 
     def _settle(self, loader: RequestLoader, size: int) -> None:
         self.state.batch_size = size
-        self.steps_per_epoch = loader.steps_per_epoch(size)
+        self.steps_per_epoch = loader.steps_per_epoch(size, self.examples)
         longest = self.spec.epochs * self.steps_per_epoch
         self.total = min(self.spec.max_steps or longest, longest)
 
@@ -311,10 +319,10 @@ class _Loop:
         spec = self.spec
         factor = step_size_factor(self.state.step, warmup=spec.warmup_steps, total=self.total, schedule=spec.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = spec.learning_rate * factor
+            group["lr"] = on_plateau(spec.learning_rate, self.state.falls) * factor
 
     def _count(self, logged: dict[str, float], batch: Batch, seconds: float) -> None:
-        rows = batch.cand.numel()
+        rows = batch.num_scored
         self.rows, self.seconds = self.rows + rows, self.seconds + seconds
         state = self.state
         state.step, state.batch, state.seconds = state.step + 1, state.batch + 1, state.seconds + seconds
@@ -341,34 +349,41 @@ class _Loop:
             rows_per_second=round(window["_rows"] / seconds, 1),
             requests_per_second=round(window["_requests"] / seconds, 1),
         )
-        best = "" if self.state.best is None else f", best NDCG@5 {self.state.best:.4f}"
+        best = "" if self.state.best is None else f", best {self._selection} {self.state.best:.4f}"
         self.bar.say(f"loss {means['loss']:.4f}{best}")
 
-    def _validate(self, validate: Callable[[], dict[str, float]]) -> None:
+    def _validate(self, validate: Callable[[], Scores]) -> None:
         self.bar.say("validating")
-        scores = validate()
+        found = validate()
         self.ranker.train()
+        scores = found[self.spec.selection]
         if not scores:
             raise GensrError("validation has no requests, so the best weights cannot be chosen")
-        mean = sum(scores.values()) / len(scores)
-        better = self.state.best is None or mean > self.state.best
+        mean, state = _mean(scores), self.state
+        better = state.best is None or mean > state.best
         if better:
-            self.state.best, self.state.best_step, self.state.stale = mean, self.state.step, 0
+            state.best, state.best_step, state.stale, state.flat = mean, state.step, 0, 0
         else:
-            self.state.stale += 1
-        metrics = {**scores, "mean": mean}
-        rounded = {task: round(value, 6) for task, value in metrics.items()}
-        self.curve.write(
-            kind="validation", step=self.state.step, epoch=self._epochs(), best=better, **{SELECTION_METRIC: rounded}
-        )
-        shown = ", ".join(f"{task} {value:.4f}" for task, value in metrics.items())
+            state.stale, state.flat = state.stale + 1, state.flat + 1
+        if self.spec.schedule == "plateau" and state.flat > self.spec.plateau_patience:
+            state.falls, state.flat = state.falls + 1, 0
+        rounded = {
+            name: {task: round(value, 6) for task, value in {**by_task, "mean": _mean(by_task)}.items()}
+            for name, by_task in found.items()
+        }
+        self.curve.write(kind="validation", step=state.step, epoch=self._epochs(), best=better, **rounded)
+        shown = ", ".join(f"{task} {value:.4f}" for task, value in {**scores, "mean": mean}.items())
         self.progress.note(
-            f"  step {self.state.step:,} of {self.total:,}: validation NDCG@5 {shown}" + (" (best)" if better else "")
+            f"  step {state.step:,} of {self.total:,}: validation {self._selection} {shown}" + (" (best)" * better)
         )
 
     def _save(self) -> None:
         save_checkpoint(self.checkpoints, self.ranker, self.optimizer, self.state, fingerprint=self.fingerprint)
         self.saved = self.state.step
+
+    @property
+    def _selection(self) -> str:
+        return self.spec.selection.upper()
 
     def _epochs(self) -> float:
         return round(self.state.step / self.steps_per_epoch, 4)
@@ -385,6 +400,10 @@ class _Loop:
             f"finite ({values}). Requests of the batch: {named}; {kept}. Try a smaller training.learning_rate"
             + (", or precision fp32" if self.spec.precision != "fp32" else "")
         )
+
+
+def _mean(scores: Mapping[str, float]) -> float:
+    return sum(scores.values()) / len(scores)
 
 
 def binary_entropy(p: float) -> float:

@@ -99,7 +99,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         negatives=NEGATIVES,
         seed=SEED,
         folder=folder,
-        validate=lambda: {task.label: _ndcg(dataset, ranker, Split.VALID, task, limit=50) for task in Task},
+        validate=lambda: {"ndcg@5": {task.label: _ndcg(dataset, ranker, Split.VALID, task, limit=50) for task in Task}},
     )
     curve = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     return Trained(ranker, PopularityConfig().build(resources), curve, dataset)

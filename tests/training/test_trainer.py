@@ -38,9 +38,9 @@ def test_what_others_draw_from_the_global_generators_does_not_matter(tmp_path, d
     def disturbing():
         torch.rand(7)
         np.random.rand(3)
-        return {"search": 0.5}
+        return {"ndcg@5": {"search": 0.5}}
 
-    calm = train_toy(tmp_path / "a", data, validate=lambda: {"search": 0.5})[0]
+    calm = train_toy(tmp_path / "a", data, validate=lambda: {"ndcg@5": {"search": 0.5}})[0]
     disturbed = train_toy(tmp_path / "b", data, validate=disturbing)[0]
     assert digest(calm) == digest(disturbed)
 
@@ -108,7 +108,7 @@ def test_validation_scores_in_float32_whatever_training_does(tmp_path, data):
 
     def validate():
         seen.append(torch.is_autocast_enabled("cpu"))
-        return {"search": 0.5}
+        return {"ndcg@5": {"search": 0.5}}
 
     train_toy(tmp_path, data, precision="bf16", max_steps=2, validate=validate)
     assert seen == [False]
@@ -127,7 +127,7 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path, data):
         step = steps(tmp_path)[-1] if (tmp_path / "checkpoints").exists() and steps(tmp_path) else 0
         score = next(scores)
         seen[score] = step
-        return {"search": score - 0.05, "recommendation": score + 0.05}
+        return {"ndcg@5": {"search": score - 0.05, "recommendation": score + 0.05}}
 
     ranker, result = train_toy(tmp_path, data, epochs=9, patience=2, validate=validate)
     assert (result.stopped, result.best_step, result.steps) == ("patience", 40, 80)
@@ -141,7 +141,7 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path, data):
 
 
 def test_patience_zero_never_stops(tmp_path, data):
-    _, result = train_toy(tmp_path, data, patience=0, epochs=4, validate=lambda: {"search": 0.0})
+    _, result = train_toy(tmp_path, data, patience=0, epochs=4, validate=lambda: {"ndcg@5": {"search": 0.0}})
     assert (result.stopped, result.steps, result.best_step) == ("epochs", 80, 20)
 
 
@@ -194,12 +194,12 @@ def test_sigterm_is_heeded_at_a_step_boundary_with_a_checkpoint(tmp_path, data):
 
     def terminated():
         os.kill(os.getpid(), signal.SIGTERM)
-        return {"search": 0.3, "recommendation": 0.3}
+        return {"ndcg@5": {"search": 0.3, "recommendation": 0.3}}
 
     with pytest.raises(KeyboardInterrupt, match="interrupted at step 9"):
         train_toy(tmp_path / "cut", data, evaluate_every=9, patience=0, validate=terminated)
     assert steps(tmp_path / "cut") == [9]
-    train_toy(tmp_path / "cut", data, evaluate_every=9, patience=0, validate=lambda: {"search": 0.9})
+    train_toy(tmp_path / "cut", data, evaluate_every=9, patience=0, validate=lambda: {"ndcg@5": {"search": 0.9}})
     # The weights along the way are the same; which of them is best was scripted.
     from safetensors.torch import load_file
 

@@ -24,7 +24,7 @@ from gensr.data.tasks import Task
 from gensr.rankers.base import Ranker
 from gensr.rankers.gensr import GenSR
 from gensr.spec import PipelineSpec, TrainingSpec
-from gensr.training.optimizer import adamw
+from gensr.training.optimizer import build_optimizer
 
 UNIT = "rows"
 AIMS = {
@@ -67,7 +67,7 @@ def _of_shape(context: Context, name: str) -> Iterator[Case]:
         rows=rows if on_gpu else shape.reference_rows,
     )
     # One optimiser for both: they hold one backbone, whose moments are most of the memory.
-    ours = adamw(nn.ModuleList([rankers.packed, rankers.packed_whole]), TrainingSpec(learning_rate=1e-4))
+    ours = build_optimizer(nn.ModuleList([rankers.packed, rankers.packed_whole]), TrainingSpec(learning_rate=1e-4))
     for negatives in (4, 9):
         label, aims = f"{name}, {negatives} negatives", AIMS.get(name, {}).get(negatives, (None, None))
         # Every search has a text of its own; all recommendation requests have the same.
@@ -95,7 +95,7 @@ def _of_spec(context: Context, spec: PipelineSpec) -> Iterator[Case]:
     requests = max(2, (ROWS_QUICK if context.quick else ROWS_GPU) // (1 + negatives))
     epoch = loader.epoch(seed=spec.seed, epoch=0, batch_size=requests, negatives=negatives, fresh=fresh)
     batch = next(epoch).to(context.device)
-    optimizer = adamw(ranker, spec.training)
+    optimizer = build_optimizer(ranker, spec.training)
     label = f"{spec.name}, {len(batch)} requests x {1 + negatives} candidates"
     case = partial(Case, "training", label, units=batch.cand.numel(), unit=UNIT)
     yield case("one candidate at a time", updater(ranker, one_at_a_time(batch), optimizer), baseline=True)
