@@ -6,8 +6,8 @@ from torch import nn
 
 from gensr.encoders import FilterMLPHistoryEncoder, GRUHistoryEncoder, NoHistory, TransformerHistoryEncoder
 from gensr.encoders.history.config import HISTORY_ENCODERS
-from gensr.encoders.history.filter_mlp import frequency_filter
-from gensr.encoders.history.transformer import Block, positions_from_newest
+from gensr.rankers.blocks.frequency import frequency_filter
+from gensr.encoders.history.transformer import positions_from_newest
 from gensr.testing.history import HistoryContract
 
 
@@ -84,27 +84,6 @@ def history(seed=0):
 
 def swapped(x):
     return x[:, [1, 0, 2, 3]]
-
-
-def test_a_block_computes_what_torchs_own_post_norm_layer_computes():
-    torch.manual_seed(0)
-    block = Block(8, heads=2, hidden=12, dropout=0.1).eval()
-    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True).train()  # train: not its fused path
-    with torch.no_grad():
-        for p in block.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-        attention = layer.self_attn
-        pairs = ((attention.out_proj, block.out), (layer.linear1, block.inner), (layer.linear2, block.outer))
-        for ours, mine in (*pairs, (layer.norm1, block.norm1), (layer.norm2, block.norm2)):
-            ours.load_state_dict(mine.state_dict())
-        attention.in_proj_weight.copy_(block.qkv.weight)
-        attention.in_proj_bias.copy_(block.qkv.bias)
-    for module in layer.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    attention.dropout = 0.0
-    x, mask = history()
-    torch.testing.assert_close(block(x, mask)[mask], layer(x, src_key_padding_mask=~mask)[mask])
 
 
 def test_positions_count_from_the_newest_event():

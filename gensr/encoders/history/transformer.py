@@ -2,49 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gensr.data.tasks import Task
 from gensr.encoders.history.base import HistoryEncoder
-
-
-class Block(nn.Module):
-    """One post-LN transformer encoder block: self-attention, then a ReLU network, each with residual and layer norm.
-
-    Inputs ``[B, L, dim]`` and keys ``[B, L]`` bool (True = may be attended to, at least one per row); output
-    ``[B, L, dim]``. The same computation as `torch.nn.TransformerEncoderLayer`, without its nested-tensor path, whose
-    results depend on mode and version where a row is fully masked.
-    """
-
-    def __init__(self, dim: int, *, heads: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.inner = nn.Linear(dim, hidden)
-        self.outer = nn.Linear(hidden, dim)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        nn.init.xavier_uniform_(self.qkv.weight)
-        nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Apply the block."""
-        x = self.norm1(x + self._drop(self._attend(x, keys)))
-        return cast(Tensor, self.norm2(x + self._drop(self.outer(self._drop(F.relu(self.inner(x)))))))
-
-    def _attend(self, x: Tensor, keys: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, H, L, dim/H]
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys[:, None, None, :], dropout_p=dropout)
-        return cast(Tensor, self.out(mixed.transpose(1, 2).flatten(2)))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+from gensr.rankers.blocks.transformer import TransformerBlock
 
 
 def positions_from_newest(mask: Tensor) -> Tensor:
@@ -93,8 +56,7 @@ class TransformerHistoryEncoder(HistoryEncoder):
         self.dropout = dropout
         self.positions = nn.Embedding(max_length, dim) if positions else None
         self.task_types = nn.Embedding(max(Task) + 1, dim, padding_idx=0) if task_types else None
-        blocks = [Block(dim, heads=heads, hidden=hidden or dim, dropout=dropout) for _ in range(layers)]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(_block(dim, heads=heads, hidden=hidden or dim, dropout=dropout) for _ in range(layers))
         nn.init.normal_(self.empty, std=0.02)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=0.02)
@@ -108,7 +70,15 @@ class TransformerHistoryEncoder(HistoryEncoder):
         if self.task_types is not None and task is not None:
             x = x + self.task_types(task)
         x = F.dropout(x, self.dropout, self.training)
-        keys = mask | ~mask.any(1, keepdim=True)  # a row without a key to attend to would be NaN
         for block in self.blocks:
-            x = block(x, keys)
+            x = block(x, mask.unsqueeze(1))
         return x
+
+
+def _block(dim: int, *, heads: int, hidden: int, dropout: float) -> TransformerBlock:
+    """A post-LN block that starts as `torch.nn.TransformerEncoderLayer` does."""
+    block = TransformerBlock(dim, heads=heads, hidden=hidden, dropout=dropout)
+    nn.init.xavier_uniform_(block.attention.qkv.weight)
+    nn.init.zeros_(block.attention.qkv.bias)
+    nn.init.zeros_(block.attention.out.bias)
+    return block
