@@ -95,6 +95,21 @@ def test_an_ablation_leaves_runs_tables_and_a_plan(tmp_path, spec, builds):
     assert found.base.peak("process_mib") > 0
 
 
+def test_rankers_of_one_task_stand_beside_those_of_both(tmp_path, spec):
+    asked = spec.model_dump()
+    asked["evaluation"]["ablations"] = True
+    found = run(asked, tmp_path, swap=["ranker=lexical", "ranker=popularity"])
+    assert not found.failed
+    assert found.cell("uniform-20", "search", "ranker=lexical", "ndcg@5").difference is not None
+    assert found.cell("uniform-20", "recommendation", "ranker=lexical", "ndcg@5") is None
+    assert "No recommendation requests were ranked by ranker=lexical" in str(found)
+    assert "search, parts of the request withheld, candidates uniform-20" in str(found)
+    blind = found.cell("uniform-20", "search", "ranker=lexical", "ndcg@5", "no_query")
+    assert blind.difference < 0
+    again = run(asked | {"ranker": {"type": "lexical"}}, tmp_path, swap=["ranker=popularity"])
+    assert again.cell("uniform-20", "recommendation", "ranker=popularity", "ndcg@5").difference is None
+
+
 def test_the_second_call_builds_nothing_and_gives_the_same_numbers(tmp_path, spec, trained):
     first = run(spec, tmp_path, grid=["ranker.dropout=0.1"])
     assert len(trained) == 6

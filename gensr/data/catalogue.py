@@ -69,6 +69,10 @@ class Catalogue:
         """Row of a query, 0 where unknown; white space does not matter."""
         return self._query_rows.get(normalise_query(text), 0)
 
+    def with_text(self, fields: Sequence[str]) -> Catalogue:
+        """The same items and queries, whose `text` is made of other fields."""
+        return Catalogue(self.item_ids, self.titles, self.categories, self.queries, fields)
+
     def describe(self, title: str = "", categories: str = "") -> str:
         """The text of an item, in or outside the catalogue.
 

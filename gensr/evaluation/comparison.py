@@ -3,19 +3,23 @@
 A *variant* is one spec, measured under one or several seeds. Everything here works on stored ranks; nothing is scored
 again. Per candidate list, task and metric:
 
+- ``value``: the variant's own mean; ``value_low``, ``value_high``: its 95 % interval, made like that of the difference.
 - ``difference``: mean of variant minus base over requests and common seeds, seed paired with seed.
 - ``low``, ``high``: its 95 % interval. One seed: a bootstrap over requests, which says nothing about other seeds.
   Several: requests and seeds are drawn anew, see `crossed_interval`.
 - ``p_value``: sign-flip test on the requests' differences, averaged over seeds: whether these models differ on other
   requests. ``p_adjusted``: after Holm, over the variants compared on that list, task and metric.
 - ``seed_low``, ``seed_high``: the smallest and largest difference that a single pair of seeds shows.
+
+Where runs were asked without a part of the request (its query, its history), that is compared with the same variant
+asked in full, by the same numbers but for a test: what is lost, the part was worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -37,11 +41,15 @@ class SeedResult:
 
     Attributes:
         ranks: where the truth stands, by candidate list.
+        withheld: the same for requests without a part of them, by candidate list and what was done to them.
         path: the run directory.
         training_seconds: spent in updates, all sittings together; None where nothing was trained.
         total_seconds: of the whole build; None where it went on from an earlier sitting, whose time is not known.
         process_mib: peak memory of the process during the build.
         gpu_mib: peak memory of the GPU's tensors.
+        parameters: of the ranker, frozen ones included.
+        rows_per_second: (request, candidate) pairs in training updates; None where nothing was trained.
+        requests_per_second: while the test requests were scored.
     """
 
     ranks: Mapping[str, Ranks] = field(repr=False)
@@ -50,6 +58,10 @@ class SeedResult:
     total_seconds: float | None = None
     process_mib: float | None = None
     gpu_mib: float | None = None
+    parameters: int | None = None
+    rows_per_second: float | None = None
+    requests_per_second: float | None = None
+    withheld: Mapping[str, Mapping[str, Ranks]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,8 @@ class Measured:
 class Cell:
     """One metric of one variant on one task and candidate list; the module says what the numbers are.
 
-    Of the base itself, and of a variant without a base to compare with, there is a `value` and nothing else.
+    Of the base itself, and of a variant without a base to compare with, there is a `value` with its interval and
+    nothing else. Where `withheld` names what was done to the requests, the base is the same variant asked in full.
     """
 
     candidates: str
@@ -92,6 +105,8 @@ class Cell:
     requests: int
     seeds: tuple[int, ...]
     value: float
+    value_low: float
+    value_high: float
     base: float | None = None
     difference: float | None = None
     low: float | None = None
@@ -100,12 +115,13 @@ class Cell:
     p_adjusted: float | None = None
     seed_low: float | None = None
     seed_high: float | None = None
+    withheld: str = ""
 
     @property
-    def significant(self) -> bool:
-        """Whether the adjusted p-value is below 0.05 and the interval excludes 0."""
+    def significant(self) -> bool | None:
+        """Whether the adjusted p-value is below 0.05 and the interval excludes 0; None where nothing was tested."""
         if self.p_adjusted is None or self.low is None or self.high is None:
-            return False
+            return None
         return self.p_adjusted < SIGNIFICANT and not self.low <= 0 <= self.high
 
 
@@ -134,6 +150,7 @@ class Comparison:
         candidates: sha256 of each candidate list; the first one leads.
         resamples: of the intervals.
         sweeps: the grids among the variants.
+        withheld: cells of requests without a part of them, by list, task, metric, part and variant.
     """
 
     variants: tuple[Measured, ...]
@@ -143,6 +160,7 @@ class Comparison:
     candidates: Mapping[str, str]
     resamples: int = RESAMPLES
     sweeps: tuple[Sweep, ...] = ()
+    withheld: tuple[Cell, ...] = ()
 
     @property
     def base(self) -> Measured:
@@ -161,20 +179,21 @@ class Comparison:
             f"{v.name}, seed {seed}: {' '.join(why.split())}" for v in self.variants for seed, why in v.failed.items()
         ]
 
-    def cell(self, candidates: str, task: str, variant: str, metric: str) -> Cell | None:
+    def cell(self, candidates: str, task: str, variant: str, metric: str, withheld: str = "") -> Cell | None:
         """One cell; None where the variant does not do the task, or has no result."""
-        return self._index.get((candidates, task, variant, metric))
+        return self._index.get((candidates, task, variant, metric, withheld))
 
     @cached_property
-    def _index(self) -> dict[tuple[str, str, str, str], Cell]:
-        return {(cell.candidates, cell.task, cell.variant, cell.metric): cell for cell in self.cells}
+    def _index(self) -> dict[tuple[str, ...], Cell]:
+        cells = (*self.cells, *self.withheld)
+        return {(cell.candidates, cell.task, cell.variant, cell.metric, cell.withheld): cell for cell in cells}
 
     def to_dict(self) -> dict[str, Any]:
         """All of it but the ranks, for JSON."""
         variants = []
         for variant in self.variants:
             runs = [
-                {"seed": seed} | {name: value for name, value in vars(run).items() if name != "ranks"}
+                {"seed": seed} | {name: value for name, value in vars(run).items() if name not in ("ranks", "withheld")}
                 for seed, run in variant.results.items()
             ]
             failed = [{"seed": seed, "reason": why} for seed, why in variant.failed.items()]
@@ -187,6 +206,7 @@ class Comparison:
             "resamples": self.resamples,
             "variants": variants,
             "cells": [asdict(cell) | {"significant": cell.significant} for cell in self.cells],
+            "withheld": [asdict(cell) | {"significant": cell.significant} for cell in self.withheld],
             "sweeps": [
                 {"path": sweep.path, "points": [list(point) for point in sweep.points]} for sweep in self.sweeps
             ],
@@ -230,21 +250,31 @@ def compare_variants(
     metrics = tuple(dict.fromkeys(metrics))
     for name in metrics:
         parse_metric(name)
-    by_request = [_by_request(variant, candidates) for variant in variants]
+    measure = partial(_cell, resamples=resamples, seed=seed)
     cells: list[Cell] = []
+    withheld: list[Cell] = []
     for listed in candidates:
+        full = [{seed: result.ranks[listed] for seed, result in variant.results.items()} for variant in variants]
+        parts = _withheld(variants, listed)
         for task in TASKS:
-            asked = [_of_task(ranks, listed, task) for ranks in by_request]
+            asked = [_of_task(runs, task) for runs in full]
             _check_requests(variants, asked, listed, task)
+            without = {part: [_of_task(runs, task) for runs in of] for part, of in parts.items()}
             for name in metrics:
-                values = [{seed: metric(ranks, name, ties) for seed, ranks in of.items()} for of in asked]
-                row = [
-                    _cell(values[0], own, Cell(listed, task.label, variant.name, name, 0, (), 0.0), resamples, seed)
-                    for variant, own in zip(variants, values, strict=True)
-                    if own
-                ]
-                cells += _adjusted(row)
-    return Comparison(tuple(variants), tuple(cells), metrics, ties, dict(candidates), resamples, sweeps=tuple(sweeps))
+                new = [partial(Cell, listed, task.label, variant.name, name) for variant in variants]
+                values = [_values(runs, name, ties) for runs in asked]
+                found = [measure(cell, values[0], own) for cell, own in zip(new, values, strict=True) if own]
+                cells += _adjusted(found)
+                for part, of in without.items():
+                    left = [_values(runs, name, ties) for runs in of]
+                    withheld += [
+                        measure(partial(cell, withheld=part), whole, own, tested=False)
+                        for cell, whole, own in zip(new, values, left, strict=True)
+                        if own
+                    ]
+    return Comparison(
+        tuple(variants), tuple(cells), metrics, ties, dict(candidates), resamples, tuple(sweeps), tuple(withheld)
+    )
 
 
 def pairs_of_seeds(base: Iterable[int], other: Iterable[int]) -> list[tuple[int, int]]:
@@ -254,25 +284,36 @@ def pairs_of_seeds(base: Iterable[int], other: Iterable[int]) -> list[tuple[int,
     return common or list(zip(first, second, strict=False))
 
 
-def _cell(base: Mapping[int, Floats], own: Mapping[int, Floats], empty: Cell, resamples: int, seed: int) -> Cell:
-    pairs = pairs_of_seeds(base, own)
-    if own is base or not pairs:
-        values = np.stack(list(own.values()))
-        return replace(empty, requests=values.shape[1], seeds=tuple(own), value=float(values.mean()))
-    first, second = np.stack([base[a] for a, _ in pairs]), np.stack([own[b] for _, b in pairs])  # [S, R]
-    differences = second - first
+def _cell(
+    new: Callable[..., Cell],
+    base: Mapping[int, Floats],
+    own: Mapping[int, Floats],
+    *,
+    resamples: int,
+    seed: int,
+    tested: bool = True,
+) -> Cell:
+    """Fill a `new` cell from the values of each seed's requests."""
+    pairs = [] if own is base else pairs_of_seeds(base, own)
+    seeds = tuple(b for _, b in pairs) or tuple(own)
+    values = np.stack([own[number] for number in seeds])  # [S, R]
+    value_low, value_high = crossed_interval(values, resamples=resamples, seed=seed)
+    cell = new(
+        requests=values.shape[1], seeds=seeds, value=float(values.mean()), value_low=value_low, value_high=value_high
+    )
+    if not pairs:
+        return cell
+    compared = np.stack([base[a] for a, _ in pairs])
+    differences = values - compared
     low, high = crossed_interval(differences, resamples=resamples, seed=seed)
     by_seed = differences.mean(axis=1)
     return replace(
-        empty,
-        requests=differences.shape[1],
-        seeds=tuple(b for _, b in pairs),
-        value=float(second.mean()),
-        base=float(first.mean()),
+        cell,
+        base=float(compared.mean()),
         difference=float(differences.mean()),
         low=low,
         high=high,
-        p_value=sign_flip_test(differences.mean(axis=0), seed=seed),
+        p_value=sign_flip_test(differences.mean(axis=0), seed=seed) if tested else None,
         seed_low=float(by_seed.min()),
         seed_high=float(by_seed.max()),
     )
@@ -285,19 +326,25 @@ def _adjusted(row: list[Cell]) -> Iterator[Cell]:
         yield replace(cell, p_adjusted=adjusted.get(id(cell)))
 
 
-def _by_request(variant: Measured, candidates: Iterable[str]) -> dict[tuple[str, int], Ranks]:
-    """The ranks by list and seed, requests in one order everywhere."""
-    found = {}
-    for seed, result in variant.results.items():
-        for listed in candidates:
-            ranks = result.ranks[listed]
-            found[listed, seed] = ranks.select(np.lexsort((ranks.task, ranks.request)))
-    return found
+def _withheld(variants: Sequence[Measured], listed: str) -> dict[str, list[dict[int, Ranks]]]:
+    """By part of the request that any run was asked without: each variant's ranks by seed."""
+    found = [
+        {seed: result.withheld.get(listed, {}) for seed, result in variant.results.items()} for variant in variants
+    ]
+    names = dict.fromkeys(name for of in found for parts in of.values() for name in parts)
+    return {
+        name: [{seed: parts[name] for seed, parts in of.items() if name in parts} for of in found] for name in names
+    }
 
 
-def _of_task(found: Mapping[tuple[str, int], Ranks], listed: str, task: Task) -> dict[int, Ranks]:
-    parts = {seed: ranks.select(ranks.task == task) for (of, seed), ranks in found.items() if of == listed}
-    return {seed: ranks for seed, ranks in parts.items() if len(ranks)}
+def _of_task(runs: Mapping[int, Ranks], task: Task) -> dict[int, Ranks]:
+    """The ranks of one task by seed, requests in one order everywhere; without runs that ranked none."""
+    parts = {seed: ranks.select(ranks.task == task) for seed, ranks in runs.items()}
+    return {seed: ranks.select(np.argsort(ranks.request)) for seed, ranks in parts.items() if len(ranks)}
+
+
+def _values(runs: Mapping[int, Ranks], name: str, ties: Ties) -> dict[int, Floats]:
+    return {seed: metric(ranks, name, ties) for seed, ranks in runs.items()}
 
 
 def _check_requests(variants: Sequence[Measured], asked: list[dict[int, Ranks]], listed: str, task: Task) -> None:

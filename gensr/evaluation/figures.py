@@ -73,20 +73,23 @@ def draw(comparison: Comparison) -> Figure:
     rows = bool(panels) + -(-len(comparison.sweeps) // columns)
     figure = Figure(figsize=(5.5 * columns, 3.6 * max(rows, 1)), layout="constrained")
     grid = figure.add_gridspec(max(rows, 1), columns)
+    shown: dict[object, Any] = {}
     for place, task in enumerate(tasks[:panels]):
         axes = figure.add_subplot(grid[0, place])
         _bars(axes, comparison, bars, listed, task)
-        if place == 0:  # one legend for both, above the panels: inside, it would lie on bars
-            title = f"dashed: {comparison.base.name}; whiskers: 95 % interval of the difference from it"
-            figure.legend(
-                *axes.get_legend_handles_labels(),
-                loc="outside upper center",
-                ncols=min(len(bars), 5),
-                fontsize="small",
-                frameon=False,
-                title=title,
-                title_fontsize="small",
-            )
+        shown |= {drawn.get_label(): drawn for drawn in axes.containers}
+    if shown:  # one legend for both, above the panels: inside, it would lie on bars
+        names = [variant.name for variant in bars if variant.name in shown]
+        figure.legend(
+            [shown[name] for name in names],
+            names,
+            loc="outside upper center",
+            ncols=min(len(names), 5),
+            fontsize="small",
+            frameon=False,
+            title=f"dashed: {comparison.base.name}; whiskers: 95 % interval of the difference from it",
+            title_fontsize="small",
+        )
     for place, sweep in enumerate(comparison.sweeps):
         axes = figure.add_subplot(grid[bool(panels) + place // columns, place % columns])
         _curve(axes, comparison, sweep, listed, tasks)
@@ -98,6 +101,8 @@ def _bars(axes: Axes, comparison: Comparison, variants: list[Measured], listed: 
     for place, variant in enumerate(variants):
         found = [(x, comparison.cell(listed, task, variant.name, name)) for x, name in enumerate(comparison.metrics)]
         cells = [(x, cell) for x, cell in found if cell is not None]
+        if not cells:  # it does not do the task
+            continue
         offset = (place - (len(variants) - 1) / 2) * width
         axes.bar(
             [x + offset for x, _ in cells],

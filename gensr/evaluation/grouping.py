@@ -23,8 +23,9 @@ def compare(
 ) -> Comparison:
     """Compare finished runs with the first one, request by request, from their stored ranks.
 
-    Runs whose specs differ in seed and name alone are the seeds of one variant. A variant is named by what differs from
-    the first run's spec where that is short, else by its run.
+    Runs whose specs differ in seed and name alone are the seeds of one variant. Variants are named by their rankers
+    where no two are of one type; else each by what differs from the first run's spec where that is short, or by its
+    run.
 
     Args:
         runs: run directories, or runs; the first one is the base.
@@ -67,7 +68,7 @@ def compare(
 
 
 def seed_result(run: Run, lists: Mapping[str, str]) -> SeedResult:
-    """The ranks of a finished run's trained ranker on `lists`, and what the run cost.
+    """The ranks of a finished run's ranker on `lists`, in full and without parts of the request, and what it cost.
 
     Raises:
         BadInputError: it ranked other candidates, because its data are not those that gave `lists`; or a file of it is
@@ -82,17 +83,26 @@ def seed_result(run: Run, lists: Mapping[str, str]) -> SeedResult:
             )
     with undamaged(run.path / METRICS, REBUILD):
         main = file_name(run.metrics["main"])
+        parts = {listed: tuple(run.metrics["ablations"].get(listed, ())) for listed in lists}
     ranks = {listed: Ranks.load(run.path / PREDICTIONS / f"{listed}.{main}.npz") for listed in lists}
+    withheld = {
+        listed: {name: Ranks.load(run.path / PREDICTIONS / f"{listed}.{main}.{name}.npz") for name in names}
+        for listed, names in parts.items()
+    }
     with undamaged(run.path / MANIFEST, REBUILD):
         training, memory, seconds = (run.manifest[name] for name in ("training", "memory_mib", "seconds"))
         resumed = bool(training and training["resumed_from"])
         return SeedResult(
             ranks=ranks,
+            withheld=withheld,
             path=str(run.path),
             training_seconds=training["seconds"] if training else None,
             total_seconds=None if resumed else seconds["total"],
             process_mib=memory["process"],
             gpu_mib=memory["gpu"],
+            parameters=run.manifest["parameters"]["total"],
+            rows_per_second=training["rows_per_second"] if training else None,
+            requests_per_second=run.manifest["scoring"]["requests_per_second"],
         )
 
 
@@ -169,6 +179,9 @@ def _grouped(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
+    types = [run.spec.ranker.type for run in runs]
+    if len(set(types)) == len(types):
+        return types
     base, *others = runs
     names = [base.path.resolve().name]  # "." has a name too
     for run in others:

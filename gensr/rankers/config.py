@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from gensr.backbones.config import BACKBONES, BackboneConfig, T5Config
 from gensr.backbones.templates import Layout, TaskTemplates, prefix_length, split_template
@@ -23,6 +24,9 @@ class RankerConfig(ComponentConfig):
     """Base of rankers."""
 
     trainable: ClassVar[bool] = False
+    training: ClassVar[Mapping[str, Any]] = {}
+    """Its own defaults for options of the spec's training section: the settings it was published with, or learns with.
+    What a spec says wins."""
 
     def identity(self) -> str:
         """What a new ranker depends on beside the options and the data: hashes of the files its views read."""
@@ -41,7 +45,7 @@ class RankerConfig(ComponentConfig):
             raise ValueError(f"a ranker of type {self.type!r} scores in fp32 only")
 
 
-RANKERS = Registry("ranker", RankerConfig, builtins="gensr.rankers.config")
+RANKERS = Registry("ranker", RankerConfig, builtins=("gensr.rankers.config", "gensr.rankers.peers"))
 
 
 @RANKERS.register
@@ -201,16 +205,31 @@ class LexicalConfig(RankerConfig):
 
     type: Literal["lexical"] = "lexical"
     reference = "Robertson, Zaragoza, 2009; Lu, bm25s, 2024"
+    fields: tuple[Literal["title", "categories"], ...] | None = None
+    """What is searched, joined into one text in this order; a field given twice counts twice. Null: the item text, as
+    `data.item_text` has it."""
     k1: float = Field(1.5, gt=0)
     """Saturation of term counts."""
     b: float = Field(0.75, ge=0, le=1)
     """Length normalisation."""
 
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _one_field(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("fields")
+    @classmethod
+    def _some_field(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value == ():
+            raise ValueError("expected title, categories or both; null is the item text")
+        return value
+
     def build(self, resources: Resources) -> Ranker:
         """See `RankerConfig.build`."""
         from gensr.rankers.lexical import LexicalRanker
 
-        return LexicalRanker(resources.catalogue, k1=self.k1, b=self.b)
+        return LexicalRanker(resources.catalogue, fields=self.fields, k1=self.k1, b=self.b)
 
 
 @RANKERS.register

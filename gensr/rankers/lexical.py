@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +13,9 @@ from torch import Tensor
 
 from gensr.data.batch import Batch, Extra
 from gensr.data.bm25 import BM25Index
+from gensr.data.catalogue import Catalogue
 from gensr.data.tasks import Task
 from gensr.rankers.base import Ranker, mask_padding, require_tasks
-
-if TYPE_CHECKING:
-    from gensr.data.dataset import Catalogue
 
 CACHE_BYTES = 128 << 20
 """Most memory for the scores of queries that were asked before."""
@@ -27,10 +25,13 @@ class LexicalRanker(Ranker):
     """BM25 (Lucene's variant) of the query in the item text; lower case, English stop words left out, no stemming.
 
     A query is scored once against the whole catalogue and remembered; candidates are then gathered. An item that the
-    catalogue lacks is scored with the catalogue's word statistics: it must not change what other items score.
+    catalogue lacks is scored with the catalogue's word statistics: it must not change what other items score. Such an
+    item comes as one text, made of the catalogue's own `item_text`, which is searched whatever `fields` says.
 
     Args:
-        catalogue: whose `text` is searched.
+        catalogue: whose items are searched.
+        fields: what of them, joined into one text: "title", "categories", in any number and order; the catalogue's
+            `text` where absent.
         k1: saturation of term counts.
         b: length normalisation.
 
@@ -40,10 +41,13 @@ class LexicalRanker(Ranker):
 
     tasks = frozenset({Task.SEARCH})
 
-    def __init__(self, catalogue: Catalogue, *, k1: float = 1.5, b: float = 0.75) -> None:
+    def __init__(
+        self, catalogue: Catalogue, *, fields: Sequence[str] | None = None, k1: float = 1.5, b: float = 0.75
+    ) -> None:
         super().__init__()
         self.catalogue = catalogue
-        self.index = BM25Index(catalogue.text[1:], k1=k1, b=b, purpose="the lexical ranker")
+        searched = catalogue.with_text(fields) if fields else catalogue
+        self.index = BM25Index(searched.text[1:], k1=k1, b=b, purpose="the lexical ranker")
         self._remembered: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._most_remembered = max(16, CACHE_BYTES // (4 * (catalogue.num_items + 1)))
 

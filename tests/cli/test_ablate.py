@@ -32,12 +32,12 @@ def done(tmp_path_factory):
 def test_it_ends_in_one_table_with_the_base_and_every_variant(done):
     result = done[1]
     lines = result.stdout.splitlines()
-    assert lines[0] == "search, candidates uniform-19 (40 requests)"
+    assert lines[0].startswith("search, candidates uniform-19 (40 requests, sha256 ")
     assert lines[2].split()[0] == "variant"
     assert [line.split("  ")[0] for line in lines[4:8]] == [
         "base", "no soft_filter", "contrastive.temperature=0.01", "contrastive.temperature=1",
     ]  # fmt: skip
-    assert "recommendation, candidates uniform-19 (40 requests)" in lines
+    assert any(line.startswith("recommendation, candidates uniform-19 (40 requests, ") for line in lines)
     assert "with one seed it says nothing about other seeds." in result.stdout
 
 
@@ -56,7 +56,7 @@ def test_the_tables_on_disk_are_in_four_formats(done):
     assert {row["variant"] for row in rows} == {
         "base", "no soft_filter", "contrastive.temperature=0.01", "contrastive.temperature=1",
     }  # fmt: skip
-    assert (folder / "table.md").read_text().startswith("**search, candidates uniform-19 (40 requests)**\n\n| variant")
+    assert (folder / "table.md").read_text().startswith("**search, candidates uniform-19 (40 requests, sha256 ")
     assert r"no soft\_filter" in (folder / "table.tex").read_text()
 
 

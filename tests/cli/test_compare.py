@@ -31,7 +31,7 @@ def other(built, tmp_path_factory):
 
 def test_runs_are_compared_with_the_first_one(call, tiny_run, other):
     text = call("compare", tiny_run, other["mean"]).stdout
-    assert text.startswith("search, candidates uniform-19 (40 requests)\n")
+    assert text.startswith("search, candidates uniform-19 (40 requests, sha256 ")
     assert "\nmean  " in text
     assert f"Difference: variant minus {tiny_run.name}" in text
 
@@ -42,12 +42,21 @@ def test_every_format_can_be_had(call, tiny_run, other, form):
     assert "ndcg@10" in text
     assert "recall" not in text
     if form == "csv":
-        assert len(list(csv.DictReader(io.StringIO(text)))) == 2 * 2 * 2
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert len([row for row in rows if not row["withheld"]]) == 2 * 2 * 2
+        assert {row["variant"] for row in rows if row["withheld"]} == {tiny_run.name}
 
 
 def test_json_is_what_the_other_commands_call_it(call, tiny_run, other):
     content = as_json(call("compare", tiny_run, other["mean"], "--json"))
     assert [variant["name"] for variant in content["variants"]] == [tiny_run.name, "mean"]
+
+
+def test_the_tables_go_to_a_file_where_one_is_named(call, tiny_run, other, tmp_path):
+    result = call("compare", tiny_run, other["mean"], "--format", "markdown", "--output", "there/board.md")
+    assert result.stdout == ""
+    expected = call("compare", tiny_run, other["mean"], "--format", "markdown").stdout
+    assert (tmp_path / "there/board.md").read_text() == expected
 
 
 def test_a_figure_is_drawn_where_it_is_wanted(call, tiny_run, other, tmp_path):

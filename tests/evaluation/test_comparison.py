@@ -31,8 +31,10 @@ def ranks(rng, best=60, tasks=(1, 2), size=SIZE):
     )
 
 
-def result(seed=0, *, training=10.0, total=12.5, process=500.0, **options):
-    return SeedResult({LISTED: ranks(np.random.default_rng(seed), **options)}, "", training, total, process)
+def result(seed=0, *, training=10.0, total=12.5, process=500.0, withheld=None, **options):
+    found = ranks(np.random.default_rng(seed), **options)
+    costs = {"parameters": 35_599_505, "rows_per_second": 1234.5, "requests_per_second": 7.25}
+    return SeedResult({LISTED: found}, "", training, total, process, withheld={LISTED: withheld or {}}, **costs)
 
 
 def compared(*variants, metrics=METRICS, **options):
@@ -64,6 +66,7 @@ def test_difference_interval_and_p_value_are_those_of_the_paired_requests():
     assert cell.value == pytest.approx(np.mean(of[1]))
     assert cell.difference == pytest.approx(cell.value - cell.base)
     assert (cell.low, cell.high) == crossed_interval(differences, resamples=300)
+    assert (cell.value_low, cell.value_high) == crossed_interval(np.array(of[1]), resamples=300)
     assert cell.p_value == sign_flip_test(differences.mean(axis=0))
     assert (cell.seed_low, cell.seed_high) == pytest.approx(tuple(sorted(differences.mean(axis=1))))
     assert (cell.requests, cell.seeds) == (SIZE, (1, 2))
@@ -185,21 +188,107 @@ def test_a_ranker_that_does_not_do_a_task_has_dashes(study):
     _, recommendation = tables(study)
     row = next(row for row in recommendation.rows if row[0] == "search only")
     assert row[1:7] == ("-",) * 6
-    assert row[7:] == ("10.0", "12.5", "500")
+    assert row[7:] == ("35,599,505", "1,234", "7.2", "500")
+    assert notes(study)[4] == (
+        "No recommendation requests were ranked by search only (a dash, not a zero: a ranker is asked for the tasks "
+        "that it does)."
+    )
+
+
+def test_a_base_without_a_task_leaves_values_there_and_the_notes_say_so():
+    base = Measured("searcher", {1: result(1, tasks=(2,))})
+    found = compared(base, Measured("recommender", {1: result(2, tasks=(1,))}), Measured("both", {1: result(3)}))
+    search, recommendation = tables(found)
+    assert [row[1:5] == ("-",) * 4 for row in search.rows] == [False, True, False]
+    assert [row[1:5] == ("-",) * 4 for row in recommendation.rows] == [True, False, False]
+    assert [row[3] for row in recommendation.rows] == ["-"] * 3
+    assert "No differences in recommendation: nothing of searcher is there to compare with." in notes(found)
+    assert found.cell(LISTED, "search", "both", "ndcg@5").difference is not None
+    assert all(render(found, form) for form in FORMATS)
+
+
+def test_rankers_without_a_common_task_are_two_tables_without_differences():
+    found = compared(
+        Measured("searcher", {1: result(1, tasks=(2,))}), Measured("recommender", {1: result(2, tasks=(1,))})
+    )
+    assert [cell.difference for cell in found.cells] == [None] * 4
+    assert not any(line.startswith(("Difference:", "p:")) for line in notes(found))
+
+
+# Parts of the request withheld
+
+
+@pytest.fixture(scope="module")
+def withholding():
+    def blind(seed):
+        return {"no_query": ranks(np.random.default_rng(seed), tasks=(2,))}
+
+    reader = {seed: result(seed, best=8, withheld=blind(10 + seed)) for seed in (1, 2)}
+    full = {seed: ranks(np.random.default_rng(seed)) for seed in (1, 2)}
+    same = {seed: {"no_query": found.select(found.task == 2)} for seed, found in full.items()}
+    deaf = {seed: result(seed, withheld=same[seed]) for seed in (1, 2)}
+    return compared(
+        Measured("reader", reader), Measured("deaf", deaf), Measured("not asked", {1: result(5), 2: result(6)})
+    )
+
+
+def test_what_is_lost_without_the_query_is_measured_against_the_same_variant(withholding):
+    full = withholding.cell(LISTED, "search", "reader", "ndcg@5")
+    blind = withholding.cell(LISTED, "search", "reader", "ndcg@5", "no_query")
+    assert blind.base == pytest.approx(full.value)
+    runs = withholding.variants[0].results
+    expected = [of_task(runs[seed].withheld[LISTED]["no_query"], 2, "ndcg@5") for seed in (1, 2)]
+    assert blind.value == pytest.approx(np.mean(expected))
+    assert blind.difference == pytest.approx(blind.value - full.value)
+    assert blind.high < 0
+    assert (blind.significant, blind.p_value, blind.seeds) == (None, None, (1, 2))
+    assert withholding.cell(LISTED, "search", "not asked", "ndcg@5", "no_query") is None
+
+
+def test_a_model_that_reads_no_query_loses_nothing_without_it(withholding):
+    search, recommendation, withheld = tables(withholding)
+    assert withheld.title == f"search, parts of the request withheld, candidates {LISTED}"
+    assert withheld.header == ("variant", "ndcg@5", "no query", "difference")
+    reader, deaf, unasked = withheld.rows
+    assert not reader[2].endswith("*")
+    assert reader[3].startswith("-0.")
+    assert deaf[3] == "+0.0000 [+0.0000, +0.0000]"
+    assert unasked[2:] == ("-", "-")
+    assert any(line.startswith("Withheld: ") for line in notes(withholding))
+    assert not any(row[0] == "withheld" for row in (*search.rows, *recommendation.rows))
+
+
+def test_csv_and_json_hold_what_was_withheld(withholding):
+    rows = list(csv.DictReader(io.StringIO(render(withholding, "csv"))))
+    assert {row["withheld"] for row in rows} == {"", "no_query"}
+    assert len(rows) == len(withholding.cells) + len(withholding.withheld)
+    content = json.loads(render(withholding, "json"))
+    assert [cell["withheld"] for cell in content["withheld"]] == ["no_query"] * len(withholding.withheld)
+    assert len(content["cells"]) == len(withholding.cells)
+    assert "withheld" not in content["variants"][0]["runs"][0]
+
+
+# Formats
 
 
 def test_every_number_of_a_row_stands_where_the_header_says(study):
     search, _ = tables(study)
-    assert search.title == f"search, candidates {LISTED} (150 requests)"
+    assert search.title == f"search, candidates {LISTED} (150 requests, sha256 abababababab)"
     assert search.header == (
         "variant", "recall@5", "ndcg@5", "mrr",
-        "ndcg@5 difference", "by seed", "p", "training s", "total s", "peak MiB",
+        "ndcg@5 difference", "by seed", "p", "parameters", "rows/s", "requests/s", "peak MiB",
     )  # fmt: skip
     row = next(row for row in search.rows if row[0] == "no soft_filter")
     cell = study.cell(LISTED, "search", "no soft_filter", "ndcg@5")
-    assert row[2] == f"{cell.value:.4f}*"
+    assert row[2] == f"{cell.value:.4f}* [{cell.value_low:.4f}, {cell.value_high:.4f}]"
     assert row[4] == f"{cell.difference:+.4f} [{cell.low:+.4f}, {cell.high:+.4f}]"
     assert row[6] == "<0.001"
+
+
+def test_the_notes_tell_the_seconds_of_each_finished_variant(study):
+    (line,) = (line for line in notes(study) if line.startswith("Seconds"))
+    assert "base 10.0, 12.5; no soft_filter 10.0, 12.5; " in line
+    assert "broken" not in line
 
 
 def test_the_notes_say_what_the_interval_covers(study):
@@ -216,7 +305,7 @@ def test_failures_are_told_in_a_line_each(study):
 
 def test_text_is_aligned_and_holds_every_row(study):
     lines = render(study, "text").splitlines()
-    assert lines[0] == f"search, candidates {LISTED} (150 requests)"
+    assert lines[0] == f"search, candidates {LISTED} (150 requests, sha256 abababababab)"
     assert lines[3].startswith("-----")
     assert len(lines[4]) == len(lines[5]) == len(lines[2])
 
@@ -253,6 +342,7 @@ def test_csv_has_a_row_for_each_variant_and_metric(study):
     cell = study.cell(LISTED, "search", "no soft_filter", "mrr")
     assert float(row["difference"]) == cell.difference
     assert (row["seeds"], row["status"], row["training_seconds"]) == ("1 2", "done", "10.0")
+    assert (row["parameters"], row["rows_per_second"]) == ("35599505", "1234.5")
     assert [r["status"] for r in rows if r["variant"] == "broken"] == ["failed"]
 
 
@@ -283,10 +373,12 @@ def test_several_lists_have_tables_each_and_the_gpus_memory_is_shown_where_it_wa
     variants = [Measured(name, {1: run}) for name, run in zip(("base", "other"), on_gpu, strict=True)]
     found = compare_variants(variants, candidates={"a": "1", "b": "2"}, metrics=("mrr",), resamples=50)
     assert [table.title for table in tables(found)] == [
-        f"{task}, candidates {name} (150 requests)" for name in ("a", "b") for task in ("search", "recommendation")
+        f"{task}, candidates {listed} (150 requests, sha256 {sha})"
+        for listed, sha in (("a", "1"), ("b", "2"))
+        for task in ("search", "recommendation")
     ]
     assert tables(found)[0].header[-1] == "peak GPU MiB"
-    assert tables(found)[0].rows[0][-3:] == ("-", "-", "64")
+    assert tables(found)[0].rows[0][-4:] == ("-", "-", "-", "64")
     assert found.primary == "mrr"
 
 
@@ -309,6 +401,18 @@ def test_bars_show_the_variants_and_whiskers_their_difference_from_the_base(stud
     assert bar.patches[0].get_height() == pytest.approx(cell.value)
     low, high = bar.errorbar.lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((cell.base + cell.low, cell.base + cell.high))
+
+
+def test_a_figure_has_a_bar_and_a_name_for_a_ranker_of_the_second_task_alone():
+    pytest.importorskip("matplotlib")
+    figure = figures.draw(
+        compared(Measured("searcher", {1: result(1, tasks=(2,))}), Measured("recommender", {1: result(2, tasks=(1,))}))
+    )
+    assert [[bars.get_label() for bars in axes.containers if bars.get_label()[0] != "_"] for axes in figure.axes] == [
+        ["searcher"], ["recommender"],
+    ]  # fmt: skip
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["searcher", "recommender"]
 
 
 def test_a_sweep_is_a_curve_a_task_over_its_values_on_a_logarithmic_axis_where_they_span_decades():

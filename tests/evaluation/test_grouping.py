@@ -11,6 +11,7 @@ import gensr
 from gensr.errors import BadInputError, DamagedFileError
 from gensr.evaluation.grouping import describe_changes
 from gensr.pipeline import build
+from gensr.rankers.config import RANKERS
 from gensr.spec import load_spec
 from tests.toy import registered, toy_spec
 
@@ -65,6 +66,41 @@ def test_an_ablations_runs_compare_as_the_ablation_did(tmp_path):
     again = gensr.compare([result.path for variant in found.variants for result in variant.results.values()])
     first, second = (c.cell("uniform-20", "search", "dropout=0.1", "ndcg@5") for c in (found, again))
     assert first == second
+
+
+def test_different_rankers_are_named_by_themselves_and_have_dashes_where_they_do_nothing(runs, tmp_path):
+    floors = [
+        build(toy_spec().model_copy(update={"ranker": RANKERS.parse(name)}), root=tmp_path, progress=False)
+        for name in ("lexical", "popularity")
+    ]
+    found = gensr.compare([floors[0], runs["base"], floors[1]])
+    assert [variant.name for variant in found.variants] == ["lexical", "toy", "popularity"]
+    lexical, toy, popularity = found.variants
+    assert (lexical.peak("parameters"), lexical.mean("rows_per_second"), lexical.mean("training_seconds")) == (
+        0, None, None,
+    )  # fmt: skip
+    assert toy.peak("parameters") == runs["base"].manifest["parameters"]["total"] > 0
+    assert toy.mean("rows_per_second") == runs["base"].manifest["training"]["rows_per_second"]
+    assert popularity.mean("requests_per_second") == floors[1].manifest["scoring"]["requests_per_second"]
+    assert found.cell("uniform-20", "recommendation", "lexical", "ndcg@5") is None
+    assert found.cell("uniform-20", "recommendation", "toy", "ndcg@5").difference is None
+    assert found.cell("uniform-20", "search", "toy", "ndcg@5").difference is not None
+    assert "No differences in recommendation: nothing of lexical is there to compare with." in str(found)
+
+
+def test_what_runs_lose_without_the_query_or_the_history_is_compared_too(runs):
+    found = compare(runs, "base", "again", "dropout")
+    without = {(cell.task, cell.variant, cell.withheld) for cell in found.withheld}
+    assert without == {
+        (task, variant.name, part)
+        for variant in found.variants
+        for task, part in (("search", "no_query"), ("search", "shuffled_query"), ("recommendation", "no_history"))
+    }
+    cell = found.cell("uniform-20", "search", "dropout=0.1", "ndcg@5", "no_query")
+    metrics = runs["dropout"].metrics
+    assert cell.value == pytest.approx(metrics["ablations"]["uniform-20"]["no_query"]["search"]["ndcg@5"]["value"])
+    numbers = metrics["candidates"]["uniform-20"]["rankers"]["toy"]["search"]
+    assert cell.base == pytest.approx(numbers["ndcg@5"]["value"])
 
 
 def test_other_metrics_can_be_asked_of_stored_ranks(runs):

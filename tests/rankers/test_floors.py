@@ -15,7 +15,7 @@ from gensr.encoders.cf.config import ALSConfig
 from gensr.errors import BadInputError, MissingExtraError
 from gensr.evaluation.evaluator import rank_requests, summarise
 from gensr.rankers.base import Resources
-from gensr.rankers.config import CFRankerConfig, PopularityConfig
+from gensr.rankers.config import CFRankerConfig, LexicalConfig, PopularityConfig
 from gensr.rankers.floors import (
     CFRanker,
     InHistoryRanker,
@@ -268,6 +268,33 @@ class TestLexical:
         long = LexicalRanker(self.CATALOGUE, k1=0.4, b=0.1).score(batch)
         expected = [bm25(QUERIES[2], title, TITLES[1:], k1=0.4, b=0.1) for title in TITLES[1:3]]
         np.testing.assert_allclose(long[0], expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("fields", "texts"),
+        [
+            (None, ["red kettle, Home Kitchen", "blue shirt, Gifts"]),
+            (("title",), ["red kettle", "blue shirt"]),
+            (("categories",), ["Home Kitchen", "Gifts"]),
+            (
+                ("categories", "title", "title"),
+                ["Home Kitchen, red kettle, red kettle", "Gifts, blue shirt, blue shirt"],
+            ),
+        ],
+    )
+    def test_the_fields_that_are_named_are_searched_as_one_text(self, fields, texts):
+        columns = ["", "i1", "i2"], ["", "red kettle", "blue shirt"], ["", "Home|Kitchen", "Gifts"]
+        catalogue = Catalogue(*columns, ["", "red gifts kitchen"])
+        ranker = LexicalRanker(catalogue, fields=fields)
+        expected = LexicalRanker(Catalogue(columns[0], ["", *texts], ["", "", ""], catalogue.queries))
+        batch = batch_of(SEARCH, [1, 2], query=1)
+        assert torch.equal(ranker.score(batch), expected.score(batch))
+        assert catalogue.item_text == ("title", "categories")
+
+    def test_fields_are_given_by_name_and_others_are_refused(self):
+        assert LexicalConfig(fields="title").fields == ("title",)
+        for wrong in ((), ("text",)):
+            with pytest.raises(ValueError, match=r"title\W.* \W?categories"):
+                LexicalConfig(fields=wrong)
 
     def test_a_catalogue_without_words_scores_nothing(self):
         catalogue = Catalogue(["", "i1"], ["", ""], ["", ""], ["", "kettle"])
