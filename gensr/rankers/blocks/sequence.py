@@ -85,20 +85,6 @@ class NextItems(NamedTuple):
     trains: Tensor
 
 
-    def by_length(self, groups: int = 4) -> list[NextItems]:
-        """The same sequences in groups of similar length, each cropped to its longest.
-
-        Most users are short: beside the longest of a batch they would be mostly padding.
-        """
-        counts = self.mask.sum(1)
-        found = []
-        for rows in counts.argsort().tensor_split(groups):
-            if len(rows):
-                longest = max(1, int(counts[rows[-1]]))
-                found.append(NextItems(*(part[rows, :longest] for part in self)))
-        return found
-
-
 def next_items(batch: Batch, task: Task, length: int) -> NextItems:
     """The sequence of `task` with what follows each position: the next event, and the request's truth at the end.
 

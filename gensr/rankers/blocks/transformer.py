@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from functools import cached_property
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 
 Norm = Literal["post", "pre", "original"]
 Activation = Literal["relu", "gelu"]
+
+
+GROUPS, FEW = 4, 32
+"""Into how many groups of similar length rows are put where tokens attend to each other, and how many rows need none."""
 
 
 class Rows:
@@ -31,6 +36,39 @@ class Rows:
         """Packed tokens [N, ...] at their places, 0 elsewhere: [B, L, ...]."""
         places = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
         return places.index_copy(0, self.index, packed).unflatten(0, self.mask.shape)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The rows in groups of similar length, each cropped to what it holds.
+
+        Attention costs the square of the padded length, and most histories are far shorter than the longest of a batch.
+        """
+        places = torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
+        counts = (places * self.mask).amax(1)  # up to the last real one
+        numbers = self.pad(torch.arange(len(self.index), device=self.index.device))  # of packed tokens
+        found = []
+        for rows in counts.argsort().tensor_split(GROUPS if len(self.mask) > FEW else 1):
+            length = int(counts[rows[-1]]) if len(rows) else 0
+            if length:
+                inner = Rows(self.mask[rows, :length])
+                found.append(Group(rows, length, inner.pack(numbers[rows, :length]), inner))
+        return found
+
+
+class Group(NamedTuple):
+    """Some rows of `Rows`.
+
+    Attributes:
+        rows: int64 [b], which they are.
+        length: what they are cropped to.
+        tokens: int64 [n], the numbers of their packed tokens.
+        inner: the places of those among the cropped rows.
+    """
+
+    rows: Tensor
+    length: int
+    tokens: Tensor
+    inner: Rows
 
 
 def causal(mask: Tensor) -> Tensor:
@@ -79,17 +117,33 @@ class Attention(nn.Module):
             As `x`.
         """
         query, key, value = self._project(x, source)
+        if rows is not None and rows is source_rows:
+            return cast(Tensor, self.out(self._mix_in_groups(query, key, value, attend, rows)))
         if rows is not None:
             query = rows.pad(query)
         if source_rows is not None:
             key, value = source_rows.pad(key), source_rows.pad(value)
+        mixed = self._mix(query, key, value, attend)
+        return cast(Tensor, self.out(rows.pack(mixed) if rows is not None else mixed))
+
+    def _mix_in_groups(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor, rows: Rows) -> Tensor:
+        """`_mix` of packed tokens [N, d] that attend within their rows."""
+        attend = attend.expand(len(rows.mask), *rows.mask.shape[1:] * 2)
+        mixed = torch.empty_like(query)
+        for group in rows.groups:
+            seen = attend[group.rows, : group.length, : group.length]
+            padded = (group.inner.pad(part.index_select(0, group.tokens)) for part in (query, key, value))
+            mixed = mixed.index_copy(0, group.tokens, group.inner.pack(self._mix(*padded, seen)))
+        return mixed
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor) -> Tensor:
+        """Attention of [B, Q, d] to [B, K, d]."""
         empty = ~attend.any(-1, keepdim=True)  # [B, Q, 1]
         split = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
         mixed = F.scaled_dot_product_attention(
             *split, attn_mask=(attend | empty).unsqueeze(1), dropout_p=self.dropout if self.training else 0.0
         )
-        mixed = mixed.transpose(1, 2).flatten(2).masked_fill(empty, 0.0)
-        return cast(Tensor, self.out(rows.pack(mixed) if rows is not None else mixed))
+        return mixed.transpose(1, 2).flatten(2).masked_fill(empty, 0.0)
 
     def _project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if x is source:
