@@ -71,7 +71,7 @@ def test_all_problems_of_a_spec_come_at_once_each_with_its_path():
         "training.precison: no option 'precison'; did you mean 'precision'?",
         "evaluation.metrics: no metric named 'ndgc@5'; did you mean 'ndcg@5'? Known: recall@k, ndcg@k, mrr",
         "evaluation.tasks: unknown task 'serch'; did you mean 'search'?",
-        "evaluation.floors.1.k: no option 'k'; did you mean 'k1'? Options: k1, b",
+        "evaluation.floors.1.k: no option 'k'; did you mean 'k1'? Options: fields, k1, b",
         "rankr: no option 'rankr'; did you mean 'ranker'? Options: version, name,",
     ):
         assert f"\n  {expected}" in text or text.startswith(expected)
@@ -86,7 +86,7 @@ def test_all_problems_of_a_spec_come_at_once_each_with_its_path():
         ({"data": None}, "data: Input should be a valid dictionary"),
         ({"data": {"users": 1.5}}, "data.users: Input should be a valid integer"),
         ({"data": {"item_text": []}}, "data.item_text: expected at least one"),
-        ({"ranker": 5}, 'ranker: expected a ranker: a name or an object with a "type", got 5. Known: cf, gensr,'),
+        ({"ranker": 5}, 'ranker: expected a ranker: a name or an object with a "type", got 5. Known: cf, fmlp, gensr,'),
         ({"ranker": {"type": "gensr", "backbone": None}}, "ranker.backbone: expected a backbone"),
         ({"ranker": {"type": "gensr", "layout": "paper"}}, "ranker.layout: Input should be 'packed' or 'interleaved'"),
         ({"training": {"epochs": True}}, "training.epochs: Input should be a valid integer"),

@@ -300,8 +300,7 @@ def build_gensr(config: GenSRConfig, resources: Resources) -> GenSR:
         if config.semantic is not None:
             table = resources.semantic_table(config.semantic)
             semantic = config.semantic.build(texts=catalogue.text, backbone=backbone, table=table)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(resources.seed)
+    with resources.seeded():
         ranker = GenSR(
             config,
             backbone=backbone,
