@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Literal, cast, get_origin
 
 from pydantic import BaseModel
@@ -122,8 +121,10 @@ def apply_edits(spec: PipelineSpec, edits: Sequence[Edit], *, origin: str | None
     """
     if not edits:
         return spec
+    data, said = spec.model_dump(mode="json"), set[str]()
     try:
-        data = reduce(_apply, edits, spec.model_dump(mode="json"))
+        for edit in edits:
+            data = _apply(data, edit, said)
     except BadInputError as error:
         raise BadInputError(f"{origin}: {error}") if origin else error from None
     return validate(data, origin=origin or " ".join(map(str, edits)))
@@ -155,7 +156,8 @@ class _Option:
         return bool(suffix) and self.path[-len(suffix) :] == suffix
 
 
-def _apply(data: dict[str, Any], edit: Edit) -> dict[str, Any]:
+def _apply(data: dict[str, Any], edit: Edit, said: set[str]) -> dict[str, Any]:
+    """The data with `edit` applied; `said` collects the training options that edits name."""
     options = list(_walk(PipelineSpec, data))
     if edit.kind == "set":
         option = _find(options, edit.path)
@@ -169,19 +171,28 @@ def _apply(data: dict[str, Any], edit: Edit) -> dict[str, Any]:
         raise BadInputError(f"{edit.path} cannot be dropped: swap it; known: {known}")
     if option.is_component and (isinstance(value, str) or edit.kind == "swap"):
         value = _component(option, value)
+    if option.path[0] == "training":
+        said.update(option.path[1:2] or (value if isinstance(value, dict) else ()))
     changed = cast(dict[str, Any], _replaced(data, option.path, value))
-    if changed["ranker"]["type"] != data["ranker"]["type"]:
-        changed = {**changed, "training": _chosen_training(data)}
+    if _type(changed["ranker"]) != _type(data["ranker"]):
+        changed = {**changed, "training": _chosen_training(data, said)}
     return changed
 
 
-def _chosen_training(data: dict[str, Any]) -> dict[str, Any]:
-    """The training options of a filled spec that differ from what its ranker brings along.
+def _type(component: Any) -> Any:
+    return component.get("type") if isinstance(component, dict) else component
+
+
+def _chosen_training(data: dict[str, Any], said: set[str]) -> Any:
+    """The training options of a filled spec that are in `said`, or differ from what its ranker brings along.
 
     The others must not outlive the ranker: another one has settings of its own.
     """
+    given = data["training"]
+    if not isinstance(given, dict):  # the check of the whole spec says so
+        return given
     usual = TrainingSpec(**own_training(data["ranker"])).model_dump(mode="json")
-    return {name: value for name, value in data["training"].items() if value != usual[name]}
+    return {name: value for name, value in given.items() if name in said or value != usual.get(name)}
 
 
 def _walk(cls: type[BaseModel], data: dict[str, Any], prefix: Path = ()) -> Iterator[_Option]:

@@ -134,6 +134,12 @@ class _Build:
     def _train(self, ranker: Ranker, dataset: Dataset, measurement: Measurement, *, resume: bool) -> TrainingResult:
         from gensr.training.trainer import train
 
+        if not ranker.tasks & set(measurement.tasks):
+            asked, able = ", ".join(self.spec.evaluation.tasks), ", ".join(task.label for task in ranker.tasks)
+            raise BadInputError(
+                f"evaluation.tasks is {asked}, but a ranker of type {self.spec.ranker.type!r} does {able}: no "
+                "validation could choose its weights"
+            )
         result = train(
             ranker,
             measurement.loader,

@@ -101,7 +101,8 @@ class DataSpec(Section):
     split: Annotated[SplitConfig, SPLITS] = LeaveOneOutConfig()
     """Which events train, validate and test."""
     train_negatives: PositiveInt = 4
-    """Uniform negatives beside each training positive, drawn anew every epoch."""
+    """Uniform negatives beside each training positive, drawn anew every epoch, for rankers without an option
+    `negatives` of their own."""
     candidates: tuple[Candidates, ...] = (UniformConfig(),)
     """Candidate lists; the first selects models, all are reported. A `uniform` one is added where there is none, so
     that every study has numbers that compare with others'."""
@@ -137,8 +138,8 @@ class TrainingSpec(Section):
     max_steps: PositiveInt | None = None
     """Stop after this many updates, whatever the epoch."""
     batch_size: PositiveInt | Literal["auto"] = 128
-    """Requests per update; each scores one positive and `data.train_negatives` negatives. `auto` is the largest power
-    of two up to 512 that, by estimate, needs at most half of the free memory; the manifest says which."""
+    """Requests per update; each scores one positive and its negatives. `auto` is the largest power of two up to 512
+    that, by estimate, needs at most half of the free memory; the manifest says which."""
     learning_rate: PositiveFloat = 1e-3
     """Peak step size."""
     optimizer: Literal["adamw", "adam"] = "adamw"
@@ -281,7 +282,7 @@ class PipelineSpec(Section):
         """Fill in what the ranker says of its training, and the spec does not."""
         if not isinstance(value, dict):
             return value
-        own, given = own_training(value.get("ranker")), value.get("training") or {}
+        own, given = own_training(value.get("ranker")), value.get("training", {})
         if isinstance(given, TrainingSpec):
             given = given.model_dump(exclude_unset=True)
         return {**value, "training": {**own, **given}} if own and isinstance(given, dict) else value
@@ -318,8 +319,8 @@ def own_training(ranker: Any) -> dict[str, Any]:
         return dict(type(ranker).training)
     name = ranker.get("type") if isinstance(ranker, dict) else ranker
     try:
-        return dict(RANKERS.get(name).training)
-    except (BadInputError, TypeError):
+        return dict(RANKERS.get(name).training) if isinstance(name, str) else {}
+    except BadInputError:
         return {}
 
 

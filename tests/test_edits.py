@@ -303,7 +303,7 @@ EDITS = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(EDITS, max_size=4, unique_by=lambda edit: edit.path), st.randoms(use_true_random=False))
 def test_edits_of_different_options_hold_in_any_order_and_survive_writing(edits, random):
     changed = apply_edits(SPEC, edits)

@@ -170,6 +170,13 @@ def test_a_floor_can_be_the_ranker(tmp_path):
     assert len(run.rank(["i1"], None, ["i2", "i3"])) == 2
 
 
+def test_a_ranker_of_none_of_the_tasks_asked_for_is_told_before_it_is_trained(tmp_path):
+    spec = toy_spec(ranker={"type": "sasrec", "dim": 8}, evaluation={"tasks": ["search"]})
+    with pytest.raises(BadInputError, match=r"evaluation\.tasks is search, but a ranker of type 'sasrec' does"):
+        quick(tmp_path, spec)
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
 def test_only_the_tasks_asked_for_are_reported(tmp_path):
     run = quick(tmp_path, toy_spec(max_steps=3, evaluation={"tasks": ["src"]}))
     assert set(run.metrics["candidates"]["uniform-20"]["rankers"]["toy"]) == {"search"}

@@ -17,7 +17,10 @@ from gensr.cli.options import json_option, options
 )
 @click.option("--format", "form", default="text", show_default=True, help="text, markdown, csv, latex or json.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables there, not to stdout."
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the tables there, not to stdout.",
 )
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw a figure too (extra: plots).")
 @options(json_option)

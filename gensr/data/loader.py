@@ -142,7 +142,9 @@ class RequestLoader:
         for number, batch in enumerate(
             self._stream(order, [seed, epoch], batch_size=batch_size, negatives=negatives, skip=skip), start=skip
         ):
-            yield batch if examples.kind == "requests" else self._sequences(batch, [seed, epoch, number], negatives)
+            if examples.kind == "sequences":
+                batch = self._with_negatives(batch, [seed, epoch, number], negatives, examples.tasks)
+            yield batch
 
     def _stream(
         self, order: np.ndarray, key: list[int], *, batch_size: int, negatives: int, skip: int
@@ -168,11 +170,12 @@ class RequestLoader:
             events = order[begin : begin + batch_size]
             yield self.batch(events, candidates[np.searchsorted(requests, events)])
 
-    def _sequences(self, batch: Batch, key: list[int], negatives: int) -> Batch:
-        """The batch with negatives for every event of a history that is a training event itself."""
+    def _with_negatives(self, batch: Batch, key: list[int], negatives: int, tasks: frozenset[Task]) -> Batch:
+        """The batch with negatives for every event of a history that is a training event of `tasks` itself."""
         events = batch.request.numpy()
         positions, real = self.dataset.history(events, self.max_history)  # [B, L]
         trains = real & (self.dataset.split[positions] == Split.TRAIN)
+        trains &= np.isin(self.dataset.task[positions], sorted(tasks))
         drawn = np.zeros((*positions.shape, negatives), np.int32)
         users = np.broadcast_to(self.dataset.user[events][:, None], positions.shape)[trains]
         rng = np.random.default_rng([*key, 1])

@@ -150,7 +150,7 @@ class Comparison:
         candidates: sha256 of each candidate list; the first one leads.
         resamples: of the intervals.
         sweeps: the grids among the variants.
-        withheld: cells of requests without a part of them, by list, task, metric, part and variant.
+        withheld: cells of requests without a part of them, of the primary metric, by list, task, part and variant.
     """
 
     variants: tuple[Measured, ...]
@@ -170,7 +170,7 @@ class Comparison:
     @property
     def primary(self) -> str:
         """The metric whose differences tables show in full: ndcg@5, or the first one where it is not asked for."""
-        return "ndcg@5" if "ndcg@5" in self.metrics else self.metrics[0]
+        return _primary(self.metrics)
 
     @property
     def failed(self) -> list[str]:
@@ -265,6 +265,8 @@ def compare_variants(
                 values = [_values(runs, name, ties) for runs in asked]
                 found = [measure(cell, values[0], own) for cell, own in zip(new, values, strict=True) if own]
                 cells += _adjusted(found)
+                if name != _primary(metrics):
+                    continue
                 for part, of in without.items():
                     left = [_values(runs, name, ties) for runs in of]
                     withheld += [
@@ -275,6 +277,10 @@ def compare_variants(
     return Comparison(
         tuple(variants), tuple(cells), metrics, ties, dict(candidates), resamples, tuple(sweeps), tuple(withheld)
     )
+
+
+def _primary(metrics: Sequence[str]) -> str:
+    return "ndcg@5" if "ndcg@5" in metrics else metrics[0]
 
 
 def pairs_of_seeds(base: Iterable[int], other: Iterable[int]) -> list[tuple[int, int]]:

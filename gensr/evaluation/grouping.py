@@ -23,9 +23,9 @@ def compare(
 ) -> Comparison:
     """Compare finished runs with the first one, request by request, from their stored ranks.
 
-    Runs whose specs differ in seed and name alone are the seeds of one variant. Variants are named by their rankers
-    where no two are of one type; else each by what differs from the first run's spec where that is short, or by its
-    run.
+    Runs whose specs differ in seed and name alone are the seeds of one variant. Where rankers of several types are
+    compared, the first variant of a type is named by it. Any other variant is named by what its spec changes in that of
+    the first one of its type where that is short, else by its run.
 
     Args:
         runs: run directories, or runs; the first one is the base.
@@ -180,15 +180,18 @@ def _grouped(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _names(runs: Sequence[Run]) -> list[str]:
     types = [run.spec.ranker.type for run in runs]
-    if len(set(types)) == len(types):
-        return types
-    base, *others = runs
-    names = [base.path.resolve().name]  # "." has a name too
-    for run in others:
-        name = ", ".join(describe_changes(base.spec, run.spec))
-        if not name or len(name) > LONGEST_LABEL:
-            name = run.spec.name if run.spec.name != base.spec.name else run.path.resolve().name
+    mixed = len(set(types)) > 1
+    names: list[str] = []
+    for run, kind in zip(runs, types, strict=True):
+        first, folder = runs[types.index(kind)], run.path.resolve().name  # "." has a name too
+        changes = ", ".join(describe_changes(first.spec, run.spec))
+        if run is first:
+            name = kind if mixed else folder
+        elif changes and len(changes) <= LONGEST_LABEL:
+            name = f"{kind}({changes})" if mixed else changes
+        else:
+            name = run.spec.name if run.spec.name != first.spec.name else folder
         if name in names:
-            name = run.path.resolve().name
+            name = folder
         names.append(name if name not in names else str(run.path.resolve()))
     return names

@@ -80,7 +80,8 @@ class Measurement:
     def validate(self, ranker: Ranker) -> dict[str, dict[str, float]]:
         """Means by metric and task on the validation requests of the first list: what selects weights."""
         listed, spec = next(iter(self.lists.values())), self.spec
-        batches = self._batches(listed, Split.VALID, self.tasks, spec.training.validation_requests)
+        able = ranker.tasks & set(self.tasks)
+        batches = self._batches(listed, Split.VALID, able, spec.training.validation_requests)
         ranks = rank_requests(ranker, batches, device=self.device)
         found: dict[str, dict[str, float]] = {}
         for name in dict.fromkeys((spec.training.selection, *spec.evaluation.metrics)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +32,9 @@ class FMLP(Ranker):
     follows; so each training event is an example of its own, with its strict past, and the loss is binary cross-entropy
     of the newest position alone. For the same reason the last block is computed there alone.
 
-    Differences from the authors' code: a negative was touched by the user in no training event (there: not in that
-    prefix); row 0 of the table is zero rather than a frozen random vector.
+    Differences from the authors' code: every training event is an example, not the newest L of a user alone; a negative
+    was touched by the user in no training event (there: not in that prefix); row 0 of the table is zero rather than a
+    frozen random vector.
 
     Args:
         config: sizes and options.
@@ -77,7 +78,7 @@ class FMLP(Ranker):
         *first, last = self.blocks
         for block in first:
             x = block(x)
-        return UserState(last.newest(x))
+        return UserState(cast(FilterBlock, last).newest(x))
 
     def score(self, batch: Batch, state: UserState | None = None) -> Tensor:
         """See `Ranker.score`."""
@@ -91,7 +92,7 @@ class FMLP(Ranker):
 
     def _logits(self, batch: Batch, state: UserState | None = None) -> Tensor:
         state = state or self.encode_request(batch)
-        return torch.einsum("bd,bcd->bc", state.user, self.items(batch.cand))
+        return torch.einsum("bd,bcd->bc", state.user, self.items(batch.cand)).float()  # also under autocast
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""

@@ -100,8 +100,7 @@ class QEM(Ranker):
         """A new one over the words of ``resources.dataset``, or the one saved in ``resources.folder``."""
         folder = resources.folder
         vocabulary = Vocabulary.load(folder / WORDS) if folder else Vocabulary.build(_training_texts(config, resources))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(resources.seed)
+        with resources.seeded():
             ranker = cls(config, resources.catalogue, vocabulary)
         if folder is not None:
             load_weights(ranker, folder)

@@ -13,6 +13,7 @@ from gensr.data.batch import Batch
 from gensr.data.examples import Examples
 from gensr.data.tasks import Task
 from gensr.encoders.history.transformer import positions_from_newest
+from gensr.errors import BadInputError
 from gensr.rankers.base import Losses, Ranker, Resources, mask_padding, require_tasks
 from gensr.rankers.blocks import losses
 from gensr.rankers.blocks.samplers import PowerSampler
@@ -24,7 +25,7 @@ from gensr.rankers.blocks.sequence import (
     newest_state,
     next_items,
 )
-from gensr.rankers.blocks.transformer import Rows, TransformerBlock, causal
+from gensr.rankers.blocks.transformer import Attention, Rows, TransformerBlock, causal
 from gensr.rankers.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ class SASRec(Ranker):
     tasks = frozenset({Task.RECOMMENDATION})
     trainable = True
 
-    def __init__(
-        self, config: SASRecConfig, *, num_items: int, max_history: int, counts: Tensor | None = None
-    ) -> None:
+    def __init__(self, config: SASRecConfig, *, num_items: int, max_history: int, counts: Tensor | None = None) -> None:
         super().__init__()
         self.config, self.length = config, min(config.length, max_history)
         published = config.norm == "post"  # as in S3-Rec; the others follow the authors' own code
@@ -157,7 +156,7 @@ class SASRec(Ranker):
             return losses.softmax(states, table, target)
         if kind == "sampled_softmax":
             if self.sampler is None:
-                raise ValueError("sampled_softmax is trained on a data set; this ranker was reopened without one")
+                raise BadInputError("sampled_softmax counts items in a data set; this SASRec was reopened without one")
             samples = self.sampler.draw(self.config.samples)
             return losses.sampled_softmax(states, table, target, samples, self.sampler.log_chance)
         positive = (states * self.items(target)).sum(-1)
@@ -180,8 +179,12 @@ def _start_normal(module: nn.Module) -> None:
 
 def _start_glorot(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
-        for part in module.weight.split(module.in_features):  # of queries, keys and values, each a matrix of its own
-            nn.init.xavier_uniform_(part)
+        nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
+    elif isinstance(module, Attention):  # after its maps: queries, keys and values are a matrix each
+        for part in module.qkv.weight.chunk(3):
+            nn.init.xavier_uniform_(part)
+    elif isinstance(module, SequenceEmbedding):
+        nn.init.xavier_uniform_(module.positions)
     elif isinstance(module, ItemEmbedding):
         nn.init.xavier_uniform_(module.weight[1:])

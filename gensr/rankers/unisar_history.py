@@ -41,8 +41,8 @@ class HistoryEncoder(nn.Module):
     """Transitions of both kinds: a transformer over the merged history in which only events of different kinds see each
     other, one over the events of each kind, and for each kind a decoder layer that fuses what the two found.
 
-    An event with none of the other kind before it knows nothing but itself there, through the residual: so a user with
-    one kind of history gets ordinary vectors, never NaN.
+    Where a history has no event of the other kind, an event knows nothing but itself there, through the residual: so a
+    user with one kind of history gets ordinary vectors, never NaN.
 
     Args:
         config: widths, and the number of events of each kind.

@@ -298,9 +298,15 @@ class _Loop:
         )
 
     def _epoch(self, loader: RequestLoader, size: int, *, skip: int = 0) -> Iterator[Batch]:
-        place = {"seed": self.seed, "epoch": self.state.epoch, "skip": skip}
-        drawn = {"examples": self.examples, "negatives": self.negatives, "fresh": self.spec.fresh_negatives}
-        return loader.epoch(batch_size=size, **drawn, **place)
+        return loader.epoch(
+            seed=self.seed,
+            epoch=self.state.epoch,
+            batch_size=size,
+            negatives=self.negatives,
+            examples=self.examples,
+            fresh=self.spec.fresh_negatives,
+            skip=skip,
+        )
 
     def _settle(self, loader: RequestLoader, size: int) -> None:
         self.state.batch_size = size

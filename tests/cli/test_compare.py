@@ -59,6 +59,11 @@ def test_the_tables_go_to_a_file_where_one_is_named(call, tiny_run, other, tmp_p
     assert (tmp_path / "there/board.md").read_text() == expected
 
 
+def test_a_folder_is_no_file_for_the_tables(call, tiny_run, other, tmp_path):
+    message = call("compare", tiny_run, other["mean"], "--output", tmp_path, code=2).stderr
+    assert "is a directory" in message
+
+
 def test_a_figure_is_drawn_where_it_is_wanted(call, tiny_run, other, tmp_path):
     pytest.importorskip("matplotlib")
     call("compare", tiny_run, other["mean"], "--plot", "there.png")

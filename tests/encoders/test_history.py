@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from gensr.encoders import FilterMLPHistoryEncoder, GRUHistoryEncoder, NoHistory, TransformerHistoryEncoder
 from gensr.encoders.history.config import HISTORY_ENCODERS
-from gensr.rankers.blocks.frequency import frequency_filter
 from gensr.encoders.history.transformer import positions_from_newest
+from gensr.rankers.blocks.frequency import frequency_filter
 from gensr.testing.history import HistoryContract
 
 

@@ -88,6 +88,18 @@ def test_different_rankers_are_named_by_themselves_and_have_dashes_where_they_do
     assert "No differences in recommendation: nothing of lexical is there to compare with." in str(found)
 
 
+def test_a_rankers_second_run_is_named_by_what_it_changes_beside_other_rankers(runs, tmp_path):
+    specs = {"tuned": {"type": "lexical", "k1": 0.3}, "plain": "lexical", "other": "popularity"}
+    plain, other, tuned = (
+        build(toy_spec().model_copy(update={"ranker": RANKERS.parse(specs[name])}), root=tmp_path, progress=False)
+        for name in ("plain", "other", "tuned")
+    )
+    found = gensr.compare([runs["base"], plain, runs["dropout"], other, tuned])
+    assert [variant.name for variant in found.variants] == [
+        "toy", "lexical", "toy(dropout=0.1)", "popularity", "lexical(k1=0.3)",
+    ]  # fmt: skip
+
+
 def test_what_runs_lose_without_the_query_or_the_history_is_compared_too(runs):
     found = compare(runs, "base", "again", "dropout")
     without = {(cell.task, cell.variant, cell.withheld) for cell in found.withheld}

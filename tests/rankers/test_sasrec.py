@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,9 +82,7 @@ def test_the_order_of_events_matters():
 
 def test_older_events_than_it_reads_change_nothing():
     ranker = sasrec()
-    torch.testing.assert_close(
-        ranker.score(request(7, 8, 1, 2, 3, 4, 5, 6)), ranker.score(request(1, 2, 3, 4, 5, 6))
-    )
+    torch.testing.assert_close(ranker.score(request(7, 8, 1, 2, 3, 4, 5, 6)), ranker.score(request(1, 2, 3, 4, 5, 6)))
 
 
 def test_searches_are_not_part_of_the_sequence():
@@ -122,9 +119,7 @@ def shop(tmp_path_factory):
 
 
 def training_batch(shop, ranker, *, size: int = 16, slots: int = 20) -> Batch:
-    stream = RequestLoader(shop, slots).epoch(
-        seed=0, epoch=0, batch_size=size, negatives=4, examples=ranker.examples
-    )
+    stream = RequestLoader(shop, slots).epoch(seed=0, epoch=0, batch_size=size, negatives=4, examples=ranker.examples)
     return next(stream)
 
 
@@ -135,9 +130,7 @@ def test_every_position_is_trained_to_predict_the_next_recommendation_event(shop
     for row in range(len(batch)):
         last = int(batch.request[row])
         past = [
-            e
-            for e in range(shop.offsets[shop.user[last]], shop.past[last])
-            if shop.task[e] == Task.RECOMMENDATION
+            e for e in range(shop.offsets[shop.user[last]], shop.past[last]) if shop.task[e] == Task.RECOMMENDATION
         ][-20:]
         # What the batch shows holds both tasks, so some of the oldest may be cut; the newest are all there.
         shown = sequence.items[row][sequence.mask[row]].tolist()
@@ -178,7 +171,7 @@ def test_the_loss_starts_at_two_ln_two_and_leaves_the_padding_row_alone(shop):
     torch.manual_seed(0)
     ranker = SASRec(SASRecConfig(), num_items=shop.num_items, max_history=20).train()
     loss = ranker.loss(training_batch(shop, ranker)).total
-    assert float(loss) == pytest.approx(2 * math.log(2), abs=0.02)
+    assert float(loss.detach()) == pytest.approx(2 * math.log(2), abs=0.05)
     loss.backward()
     assert not ranker.items.weight.grad[0].any()
 
@@ -228,4 +221,7 @@ def test_the_newest_events_of_a_kind_come_oldest_first(rows, most):
 def test_a_history_without_slots_has_one_empty_slot():
     batch = request()
     bare = batch.replace(hist_task=batch.hist_task[:, :0], hist_item=batch.hist_item[:, :0])
-    assert events_of(bare, Task.RECOMMENDATION, 5).mask.tolist() == [[False]]
+    events = events_of(bare, Task.RECOMMENDATION, 5)
+    assert events.mask.tolist() == [[False]]
+    assert events.take(bare.hist_item).tolist() == [[0]]
+    torch.testing.assert_close(sasrec().score(bare), sasrec().score(batch))

@@ -342,6 +342,7 @@ def test_it_overfits_a_batch():
     [
         ({"heads": 3}, "heads=3 does not divide dim=64"),
         ({"item_features": ()}, "item_features is empty: expected at least one of id, text, categories"),
+        ({"item_features": ("id", "text", "id")}, "item_features names id twice"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):

@@ -1,4 +1,4 @@
-"""What published recipes need of the one trainer: Adam with L2, plateaus, their own metric, and settings of a ranker."""
+"""What published recipes need of the one trainer: Adam with L2, plateaus, a metric, and settings of a ranker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gensr.edits import drop, set_value, swap
+from gensr.edits import apply_edits, drop, parse_set, parse_swap, set_value, swap
 from gensr.errors import BadInputError
 from gensr.rankers.peers import S3_TRAINING
 from gensr.spec import TrainingSpec, load_spec
@@ -85,7 +85,9 @@ def test_the_step_size_falls_to_a_millionth_at_most():
 
 
 def test_the_metric_that_selects_is_an_option_and_the_curve_has_all(tmp_path, data):
-    found = iter([{"mrr": {"search": 0.2}, "ndcg@5": {"search": 0.9}}, {"mrr": {"search": 0.3}, "ndcg@5": {"search": 0.1}}])
+    found = iter(
+        [{"mrr": {"search": 0.2}, "ndcg@5": {"search": 0.9}}, {"mrr": {"search": 0.3}, "ndcg@5": {"search": 0.1}}]
+    )
     _, result = train_toy(tmp_path, data, selection="mrr", epochs=2, patience=0, validate=lambda: next(found))
     assert (result.selection, result.best, result.best_step) == ("mrr", 0.3, 40)
     assert [line["ndcg@5"]["mean"] for line in lines(tmp_path, "validation")] == [0.9, 0.1]
@@ -122,3 +124,32 @@ def test_settings_of_a_ranker_leave_with_it_and_those_of_the_spec_stay():
     assert swap(spec, "ranker", "gensr").training == TrainingSpec(epochs=3)
     assert set_value(spec, "ranker.dim", 32).training == spec.training
     assert drop(load_spec({"training": {"epochs": 3}}), "soft_filter").training == TrainingSpec(epochs=3)
+
+
+def test_what_is_set_beside_a_swap_of_the_ranker_stays_whatever_it_was_before():
+    usual = str(TrainingSpec().epochs)
+    edits = [parse_set(f"training.epochs={usual}"), *parse_swap("ranker=sasrec")]
+    for ordered in (edits, edits[::-1], [parse_set(f'training={{"epochs": {usual}}}'), edits[1]]):
+        assert apply_edits(load_spec({}), ordered).training == TrainingSpec(**S3_TRAINING | {"epochs": int(usual)})
+
+
+@pytest.mark.parametrize(
+    ("edits", "problem"),
+    [
+        (["ranker=null"], "ranker: expected a ranker"),
+        (["ranker=5"], "ranker: expected a ranker"),
+        (['ranker={"dim": 3}'], "ranker: expected a ranker"),
+        (["training=5", "ranker=sasrec"], "training: Input should be a valid dictionary"),
+        (['training={"epoch": 5}', "ranker=sasrec"], "training.epoch: no option 'epoch'; did you mean 'epochs'"),
+    ],
+)
+def test_a_ranker_or_a_training_section_that_is_none_is_told(edits, problem):
+    with pytest.raises(BadInputError, match=problem):
+        apply_edits(load_spec({}), [parse_set(edit) for edit in edits])
+
+
+@pytest.mark.parametrize("ranker", ["gensr", "sasrec"])
+@pytest.mark.parametrize("training", [None, [], 0])
+def test_a_training_section_that_is_no_object_is_refused_whatever_the_ranker(ranker, training):
+    with pytest.raises(BadInputError, match="training: Input should be a valid dictionary"):
+        load_spec({"ranker": ranker, "training": training})

@@ -82,7 +82,14 @@ def short_training(shop, folder, progress=None, **options):
     ranker = gensr(shop)
     loader = RequestLoader(shop, 6)
     result = train(
-        ranker, loader, spec, negatives=3, seed=0, folder=folder, validate=lambda: {"ndcg@5": {"search": 0.5}}, progress=progress
+        ranker,
+        loader,
+        spec,
+        negatives=3,
+        seed=0,
+        folder=folder,
+        validate=lambda: {"ndcg@5": {"search": 0.5}},
+        progress=progress,
     )
     return ranker, result
 

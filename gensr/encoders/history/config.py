@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -36,6 +36,7 @@ class TransformerConfig(HistoryConfig):
 
     type: Literal["transformer"] = "transformer"
     reference = "GenSR eq. 3-4"
+    revision: ClassVar[int] = 2  # its weights have other names
     layers: PositiveInt = 1
     """Encoder blocks."""
     heads: PositiveInt = 2

@@ -10,6 +10,7 @@ from gensr.data.tasks import Task
 from gensr.encoders.history.base import HistoryEncoder, reorder
 from gensr.rankers.blocks.frequency import EPS, FilterBlock
 
+
 class FilterMLPHistoryEncoder(HistoryEncoder):
     """Filter-enhanced MLP over a history (FMLP-Rec, Zhou et al., WWW 2022).
 

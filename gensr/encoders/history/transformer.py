@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,7 +58,9 @@ class TransformerHistoryEncoder(HistoryEncoder):
         self.dropout = dropout
         self.positions = nn.Embedding(max_length, dim) if positions else None
         self.task_types = nn.Embedding(max(Task) + 1, dim, padding_idx=0) if task_types else None
-        self.blocks = nn.ModuleList(_block(dim, heads=heads, hidden=hidden or dim, dropout=dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            _block(dim, heads=heads, hidden=hidden or dim, dropout=dropout) for _ in range(layers)
+        )
         nn.init.normal_(self.empty, std=0.02)
         if self.positions is not None:
             nn.init.normal_(self.positions.weight, std=0.02)
@@ -80,5 +84,5 @@ def _block(dim: int, *, heads: int, hidden: int, dropout: float) -> TransformerB
     block = TransformerBlock(dim, heads=heads, hidden=hidden, dropout=dropout)
     nn.init.xavier_uniform_(block.attention.qkv.weight)
     nn.init.zeros_(block.attention.qkv.bias)
-    nn.init.zeros_(block.attention.out.bias)
+    nn.init.zeros_(cast(nn.Linear, block.attention.out).bias)
     return block

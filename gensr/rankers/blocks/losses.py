@@ -56,7 +56,7 @@ def softmax(states: Tensor, items: Tensor, target: Tensor, *, chunk: int = 4096)
     def losses(some: Tensor, goal: Tensor) -> Tensor:
         return F.cross_entropy(some @ items[1:].T, goal - 1, reduction="none")
 
-    pieces = zip(states.split(chunk), target.split(chunk), strict=True)
+    pieces = zip(torch.split(states, chunk), torch.split(target, chunk), strict=True)
     found: list[Tensor] = [checkpoint(losses, *piece, use_reentrant=False) for piece in pieces]
     return torch.cat(found)
 

@@ -13,6 +13,9 @@ from gensr.rankers.blocks.words import Vocabulary, WordBag, query_words
 
 Zero = Literal["none", "literal", "learnable"]
 
+LEAST = torch.finfo(torch.float32).min
+"""Logit of what gets no weight; finite, so that a row of nothing else gives equal weights and not NaN."""
+
 
 class QueryEncoder(nn.Module):
     r"""phi of the product search models: :math:`\phi(q)=\tanh(W\,\frac{1}{|q|}\sum_{w\in q}E_w[w]+b)`.
@@ -103,15 +106,15 @@ class QueryAttention(nn.Module):
         """See the class."""
         inquiries = torch.tanh(self.inquiries(query)).view(len(query), self.heads, -1)  # [B, H, d]
         inquiry = torch.einsum("bhd,h->bd", inquiries, self.mix)
-        least = torch.finfo(items.dtype).min
-        relevance = torch.einsum("bld,bd->bl", items, inquiry).masked_fill(~mask, least)
-        slots = torch.cat([self._nothing(inquiry, least), relevance], dim=1)  # [B, 1 + L]
+        # Float32 also under autocast: bf16 cannot hold LEAST.
+        relevance = torch.einsum("bld,bd->bl", items, inquiry).float().masked_fill(~mask, LEAST)
+        slots = torch.cat([self._nothing(inquiry), relevance], dim=1)  # [B, 1 + L]
         # Without a zero slot an empty history makes all slots alike; the mask takes the weight they then get.
         weights = slots.softmax(dim=1)[:, 1:] * mask
         return Attended(torch.einsum("bl,bld->bd", weights, items), weights)
 
-    def _nothing(self, inquiry: Tensor, least: float) -> Tensor:
-        """Logit of the zero slot [B, 1]."""
+    def _nothing(self, inquiry: Tensor) -> Tensor:
+        """Logit of the zero slot, float32 [B, 1]."""
         if self.key is not None:
-            return (inquiry @ self.key).unsqueeze(1)
-        return inquiry.new_full((len(inquiry), 1), least if self.zero == "none" else 0.0)
+            return (inquiry @ self.key).float().unsqueeze(1)
+        return torch.full((len(inquiry), 1), LEAST if self.zero == "none" else 0.0, device=inquiry.device)

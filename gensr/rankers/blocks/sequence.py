@@ -27,6 +27,8 @@ class Events(NamedTuple):
 
     def take(self, values: Tensor) -> Tensor:
         """Values [B, L] or [B, L, k] of the history at these slots, 0 on padding: [B, n] or [B, n, k]."""
+        if not values.shape[1]:  # a history of no slots at all
+            values = values.new_zeros(len(values), 1, *values.shape[2:])
         shape = (*self.slots.shape, *values.shape[2:])
         slots, mask = (part.reshape(*part.shape, *[1] * (values.ndim - 2)).expand(shape) for part in self)
         return values.gather(1, slots).masked_fill(~mask, 0)

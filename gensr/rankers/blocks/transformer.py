@@ -14,7 +14,7 @@ Activation = Literal["relu", "gelu"]
 
 
 GROUPS, FEW = 4, 32
-"""Into how many groups of similar length rows are put where tokens attend to each other, and how many rows need none."""
+"""Groups of similar length that rows are put into where tokens attend to each other; how many rows need no groups."""
 
 
 class Rows:
@@ -35,7 +35,7 @@ class Rows:
     def pad(self, packed: Tensor) -> Tensor:
         """Packed tokens [N, ...] at their places, 0 elsewhere: [B, L, ...]."""
         places = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
-        return places.index_copy(0, self.index, packed).unflatten(0, self.mask.shape)
+        return torch.unflatten(places.index_copy(0, self.index, packed), 0, self.mask.shape)
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -132,16 +132,16 @@ class Attention(nn.Module):
         mixed = torch.empty_like(query)
         for group in rows.groups:
             seen = attend[group.rows, : group.length, : group.length]
-            padded = (group.inner.pad(part.index_select(0, group.tokens)) for part in (query, key, value))
-            mixed = mixed.index_copy(0, group.tokens, group.inner.pack(self._mix(*padded, seen)))
+            q, k, v = (group.inner.pad(part.index_select(0, group.tokens)) for part in (query, key, value))
+            mixed = mixed.index_copy(0, group.tokens, group.inner.pack(self._mix(q, k, v, seen)))
         return mixed
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, attend: Tensor) -> Tensor:
         """Attention of [B, Q, d] to [B, K, d]."""
         empty = ~attend.any(-1, keepdim=True)  # [B, Q, 1]
-        split = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        q, k, v = (torch.unflatten(part, -1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
         mixed = F.scaled_dot_product_attention(
-            *split, attn_mask=(attend | empty).unsqueeze(1), dropout_p=self.dropout if self.training else 0.0
+            q, k, v, attn_mask=(attend | empty).unsqueeze(1), dropout_p=self.dropout if self.training else 0.0
         )
         return mixed.transpose(1, 2).flatten(2).masked_fill(empty, 0.0)
 

@@ -162,3 +162,15 @@ def test_a_query_is_read_from_the_catalogue_or_from_the_request():
     means = [torch.zeros(3), (rows["red"] + rows["shoe"]) / 2] * 2
     means[2:] = [(rows["red"] + rows["shoe"]) / 2, (rows["red"] + rows["hat"]) / 2]
     torch.testing.assert_close(vectors, torch.tanh(encoder.bag.projection(torch.stack(means))))
+
+
+@pytest.mark.parametrize("zero", ["none", "literal", "learnable"])
+def test_in_bf16_items_and_nothing_are_weighed_alike_and_an_empty_history_gives_zero(zero: str):
+    attention = some(zero)
+    query, items, mask = random_case(0, 5)
+    mask[0] = False
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(query, items, mask)
+    torch.testing.assert_close(found.weights, attention(query, items, mask).weights, atol=0.03, rtol=0)
+    assert not found.weights[0].any()
+    assert not found.vector[0].any()
