@@ -16,8 +16,7 @@ from gensr.encoders.history.base import reorder
 from gensr.rankers.base import Losses, Ranker, Resources, mask_padding, require_tasks
 from gensr.rankers.blocks.frequency import FilterBlock
 from gensr.rankers.blocks.losses import bce
-from gensr.rankers.blocks.sequence import ItemEmbedding, SequenceEmbedding, events_of
-from gensr.rankers.sasrec import UserState
+from gensr.rankers.blocks.sequence import ItemEmbedding, SequenceEmbedding, UserState, events_of
 from gensr.rankers.weights import load_weights, save_weights
 
 if TYPE_CHECKING:

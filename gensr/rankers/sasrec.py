@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from gensr.rankers.blocks.sequence import (
     ItemEmbedding,
     NextItems,
     SequenceEmbedding,
+    UserState,
     events_of,
     newest_state,
     next_items,
@@ -30,16 +31,6 @@ from gensr.rankers.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from gensr.rankers.peers import SASRecConfig
-
-
-class UserState(NamedTuple):
-    """Requests that a sequence model has read.
-
-    Attributes:
-        user: float32 [B, d], to be multiplied with item vectors.
-    """
-
-    user: Tensor
 
 
 class SASRec(Ranker):

@@ -69,6 +69,16 @@ def newest_state(states: Tensor, mask: Tensor) -> Tensor:
     return found.masked_fill(~mask.any(1, keepdim=True), 0.0)
 
 
+class UserState(NamedTuple):
+    """Requests that a sequence model has read.
+
+    Attributes:
+        user: float32 [B, d], to be multiplied with item vectors.
+    """
+
+    user: Tensor
+
+
 class NextItems(NamedTuple):
     """What a causal model has to predict at each position of a sequence.
 
