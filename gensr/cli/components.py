@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from gensr.cli.base import Command
 from gensr.cli.options import json_option, options, print_json, print_rows
 from gensr.errors import BadInputError, did_you_mean
+from gensr.rankers.config import RankerConfig
 from gensr.registry import ComponentConfig, Registry, Section, section_of, slot_of
 
 
@@ -69,6 +70,7 @@ def _describe(cls: type[ComponentConfig]) -> dict[str, Any]:
         "reference": cls.reference,
         "revision": cls.revision,
         "options": _options_of(cls),
+        **({"training": dict(cls.training)} if issubclass(cls, RankerConfig) and cls.training else {}),
     }
 
 
@@ -140,6 +142,9 @@ def _print_component(kind: str, name: str, entry: dict[str, Any]) -> None:
     rows = _option_rows(entry)
     click.echo("Options:" if rows else "No options.")
     print_rows(rows, indent="  ")
+    if "training" in entry:
+        click.echo("Its own defaults for the spec's training section:")
+        print_rows([(name, f"= {json.dumps(value)}") for name, value in entry["training"].items()], indent="  ")
 
 
 def _first_line(entry: dict[str, Any]) -> str:

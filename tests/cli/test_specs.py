@@ -82,6 +82,14 @@ def test_components_lists_all_kinds_with_the_first_line_of_their_docs(call):
     assert list(as_json(call("components", "--json"))) == [*kinds, "split"]
 
 
+def test_a_rankers_own_training_settings_are_shown_with_it(call):
+    text = call("components", "ranker", "sasrec").stdout
+    shown = text.partition("Its own defaults for the spec's training section:")[2]
+    assert re.search(r'selection += "mrr"', shown)
+    assert "Its own defaults" not in call("components", "ranker", "gensr").stdout
+    assert as_json(call("components", "ranker", "fmlp", "--json"))["ranker"]["fmlp"]["training"]["patience"] == 10
+
+
 def test_components_of_a_kind_come_with_their_options(call):
     text = call("components", "soft_filter").stdout
     assert "mean: Every history item weighs the same" in text
