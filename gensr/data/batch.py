@@ -63,6 +63,11 @@ class Batch:
         return self.task == Task.SEARCH
 
     @property
+    def clicked(self) -> Tensor:
+        """Items of each history entry [B, L, K]: those that a search session clicked, else the entry's own, K = 1."""
+        return self.hist_item.unsqueeze(2) if self.hist_clicks is None else self.hist_clicks
+
+    @property
     def num_scored(self) -> int:
         """(context, candidate) pairs that a training on this batch scores, padding included."""
         pairs = self.cand.numel()

@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from gensr.data.batch import Batch
 from gensr.data.tasks import Task
-from gensr.errors import BadInputError
-from gensr.files import new_file
 from gensr.rankers.base import Ranker, Resources, mask_padding, require_tasks
+from gensr.rankers.weights import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from gensr.data.dataset import Dataset
@@ -58,9 +57,7 @@ def _signed(unsigned: int) -> int:
 
 def visible_items(batch: Batch) -> Tensor:
     """Items of the history [B, N], all clicks of a search session among them; 0 = padding."""
-    if batch.hist_clicks is None:
-        return batch.hist_item.masked_fill(~batch.hist_mask, 0)  # [B, L]
-    return batch.hist_clicks.masked_fill(~batch.hist_mask.unsqueeze(2), 0).flatten(1)  # [B, L * K]
+    return batch.clicked.masked_fill(~batch.hist_mask.unsqueeze(2), 0).flatten(1)
 
 
 class RandomRanker(Ranker):
@@ -123,7 +120,7 @@ class PopularityRanker(Ranker):
             held_out: count the events that validate and test too, which tells a little of the answers.
         """
         if resources.folder is not None:
-            return cls(_read(resources.folder)["counts"])
+            return cls(read_tensors(resources.folder / TABLES)["counts"])
         dataset = _dataset(resources)
         counts = np.zeros((3, dataset.num_items + 1), dtype=np.int64)
         for task in Task:
@@ -141,7 +138,7 @@ class PopularityRanker(Ranker):
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""
-        _write(folder, counts=self.counts)
+        write_tensors(folder / TABLES, {"counts": self.counts})
 
 
 def _all_counts(dataset: Dataset, task: Task) -> np.ndarray:
@@ -179,7 +176,7 @@ class QueryPopularityRanker(Ranker):
     def build(cls, resources: Resources) -> QueryPopularityRanker:
         """Count from ``resources.dataset``, or reopen from ``resources.folder``."""
         if resources.folder is not None:
-            return cls(**_read(resources.folder))
+            return cls(**read_tensors(resources.folder / TABLES))
         dataset = _dataset(resources)
         pairs = dataset.query_clicks().tocoo()
         keys = pairs.row.astype(np.int64) * (dataset.num_items + 1) + pairs.col
@@ -207,7 +204,7 @@ class QueryPopularityRanker(Ranker):
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""
-        _write(folder, keys=self.keys, clicks=self.clicks, popularity=self.popularity)
+        write_tensors(folder / TABLES, {"keys": self.keys, "clicks": self.clicks, "popularity": self.popularity})
 
 
 class CFRanker(Ranker):
@@ -234,7 +231,7 @@ class CFRanker(Ranker):
     def build(cls, resources: Resources, config: CFRankerConfig) -> CFRanker:
         """Fit the table on ``resources.dataset``, or reopen it from ``resources.folder``."""
         if resources.folder is not None:
-            return cls(_read(resources.folder)["items"], config.similarity)
+            return cls(read_tensors(resources.folder / TABLES)["items"], config.similarity)
         if resources.cf_table is None:
             raise ValueError("a new CFRanker needs resources.cf_table, which fits its vectors")
         return cls(resources.cf_table(config.cf).items, config.similarity)
@@ -249,27 +246,10 @@ class CFRanker(Ranker):
 
     def save(self, folder: Path) -> None:
         """See `Ranker.save`."""
-        _write(folder, items=self.items)
+        write_tensors(folder / TABLES, {"items": self.items})
 
 
 def _dataset(resources: Resources) -> Dataset:
     if resources.dataset is None:
         raise ValueError("a new ranker needs resources.dataset; a saved one resources.folder")
     return resources.dataset
-
-
-def _write(folder: Path, **tables: Tensor) -> None:
-    from safetensors.torch import save_file
-
-    with new_file(folder / TABLES) as temporary:
-        save_file({name: table.cpu().contiguous() for name, table in tables.items()}, temporary)
-
-
-def _read(folder: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        tables: dict[str, Tensor] = load_file(folder / TABLES)
-    except FileNotFoundError:
-        raise BadInputError(f"no saved ranker in {folder}: {TABLES} is missing") from None
-    return tables

@@ -20,6 +20,7 @@ from gensr.encoders.cf.folds import aligned, pair_folds
 from gensr.encoders.semantic.base import SemanticEncoder
 from gensr.errors import BadInputError
 from gensr.rankers.base import Losses, Ranker, Resources, mask_padding, require_tasks
+from gensr.rankers.blocks.pooling import masked_mean
 from gensr.rankers.config import GenSRConfig
 from gensr.rankers.state import RequestState
 from gensr.rankers.views import CFVectors, TextVectors, View, ViewSlots
@@ -98,8 +99,7 @@ class GenSR(Ranker):
         """Read histories, queries and prompts once per request; `fold` [B] as in `CFVectors`."""
         require_tasks(self, batch)
         query_ids = self._query_ids(batch)
-        words = (query_ids > 0).unsqueeze(-1)
-        query = (self.backbone.embed(query_ids).float() * words).sum(1) / words.sum(1).clamp(min=1)  # [B, D]
+        query = masked_mean(self.backbone.embed(query_ids).float(), query_ids > 0, 1)  # [B, D]
         views = {
             name: view.encode(self.vectors[name].history(batch, fold), batch.hist_task, query)
             for name, view in self.views.items()

@@ -18,9 +18,10 @@ from gensr.fusion.contrastive.info_nce import TanhBilinear, info_nce, pool_info_
 from gensr.fusion.soft_filter.bilinear import BilinearFilter
 from gensr.rankers.base import Losses, Ranker, Resources, mask_padding, require_tasks
 from gensr.rankers.blocks.experts import TaskExperts
+from gensr.rankers.blocks.pooling import masked_mean
 from gensr.rankers.blocks.sequence import newest, newest_events
 from gensr.rankers.blocks.towers import Tower
-from gensr.rankers.blocks.words import Vocabulary, masked_mean
+from gensr.rankers.blocks.words import Vocabulary
 from gensr.rankers.unisar_features import Features
 from gensr.rankers.unisar_history import HistoryEncoder, Transitions
 from gensr.rankers.weights import load_weights, save_weights
@@ -188,8 +189,7 @@ class UniSAR(Ranker):
         """Each kind's events after reading both kinds."""
         kept = torch.stack([newest(batch.hist_task == task, self.config.events) for task in Task]).any(0)
         merged = newest_events(kept, kept.shape[1])
-        clicks = batch.hist_item.unsqueeze(2) if batch.hist_clicks is None else batch.hist_clicks
-        kind, items = merged.take(batch.hist_task), merged.take(clicks)  # [B, L], [B, L, K]
+        kind, items = merged.take(batch.hist_task), merged.take(batch.clicked)  # [B, L], [B, L, K]
         query = self.features.queries(merged.take(batch.hist_query), batch.extra)
         clicked = masked_mean(self.features.items(items, batch.extra), items > 0, 2)
         found: dict[Task, Transitions] = self.history(clicked + query * (kind == Task.SEARCH).unsqueeze(2), kind)
@@ -308,8 +308,7 @@ class UniSAR(Ranker):
     def _pairs(self, batch: Batch) -> Pairs:
         """Clicked pairs of the search events that the histories show."""
         shown = newest(batch.hist_task == Task.SEARCH, self.config.events)
-        clicks = batch.hist_item.unsqueeze(2) if batch.hist_clicks is None else batch.hist_clicks
-        items = clicks[shown]  # [n, K]
+        items = batch.clicked[shown]  # [n, K]
         queries = batch.hist_query[shown].unsqueeze(1).expand_as(items)
         real = (items > 0) & (queries > 0)
         size = self.features.num_items + 1

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gensr.data.tasks import Task
 from gensr.rankers.blocks.cross_fusion import CrossFusion
+from gensr.rankers.blocks.pooling import masked_mean
 from gensr.rankers.blocks.sequence import newest_events
 from gensr.rankers.blocks.transformer import Rows, TransformerBlock
-from gensr.rankers.blocks.words import masked_mean
 
 if TYPE_CHECKING:
     from gensr.rankers.peers import UniSARConfig

@@ -16,6 +16,7 @@ from gensr.encoders.semantic.table import FrozenTableEncoder
 from gensr.fusion.projection import SlotProjection
 from gensr.fusion.soft_filter.base import SoftFilter, pooled, real_only
 from gensr.fusion.soft_filter.config import MeanConfig
+from gensr.rankers.blocks.pooling import masked_mean
 from gensr.rankers.config import GenSRConfig
 
 
@@ -145,9 +146,7 @@ def _size(table: Tensor) -> float:
 
 def _mean_of_clicks(vectors: Tensor, clicks: Tensor) -> Tensor:
     """Vectors [B, L * K, d] of clicked items [B, L, K], 0 = none, to one vector an entry [B, L, d]."""
-    real = (clicks > 0).unsqueeze(-1).to(vectors.dtype)
-    vectors = vectors.view(*clicks.shape, -1)
-    return (vectors * real).sum(2) / real.sum(2).clamp(min=1)
+    return masked_mean(vectors.view(*clicks.shape, -1), clicks > 0, 2)
 
 
 def _events(items: Tensor, units: int) -> Tensor:

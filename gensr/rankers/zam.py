@@ -58,7 +58,6 @@ class ZAM(QEM):
     def _attend(self, query: Tensor, batch: Batch) -> Attended:
         searches_only = self.config.history == "search"
         events = newest_events(batch.hist_task == Task.SEARCH if searches_only else batch.hist_mask, self.config.length)
-        clicked = batch.hist_item if batch.hist_clicks is None else batch.hist_clicks  # a search may have several
-        rows = known_rows(events.take(clicked).flatten(1), self.items.num_embeddings)  # [B, N]
+        rows = known_rows(events.take(batch.clicked).flatten(1), self.items.num_embeddings)  # [B, N]
         attended: Attended = self.attention(query, self.items(rows), rows > 0)
         return attended

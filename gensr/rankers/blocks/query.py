@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gensr.data.batch import Batch
+from gensr.fusion.soft_filter.base import masked_softmax
 from gensr.rankers.blocks.words import Vocabulary, WordBag, query_words
 
 Zero = Literal["none", "literal", "learnable"]
-
-LEAST = torch.finfo(torch.float32).min
-"""Logit of what gets no weight; finite, so that a row of nothing else gives equal weights and not NaN."""
 
 
 class QueryEncoder(nn.Module):
@@ -106,15 +105,13 @@ class QueryAttention(nn.Module):
         """See the class."""
         inquiries = torch.tanh(self.inquiries(query)).view(len(query), self.heads, -1)  # [B, H, d]
         inquiry = torch.einsum("bhd,h->bd", inquiries, self.mix)
-        # Float32 also under autocast: bf16 cannot hold LEAST.
-        relevance = torch.einsum("bld,bd->bl", items, inquiry).float().masked_fill(~mask, LEAST)
+        relevance = torch.einsum("bld,bd->bl", items, inquiry).float()
         slots = torch.cat([self._nothing(inquiry), relevance], dim=1)  # [B, 1 + L]
-        # Without a zero slot an empty history makes all slots alike; the mask takes the weight they then get.
-        weights = slots.softmax(dim=1)[:, 1:] * mask
+        weights = masked_softmax(slots, F.pad(mask, (1, 0), value=self.zero != "none"))[:, 1:]
         return Attended(torch.einsum("bl,bld->bd", weights, items), weights)
 
     def _nothing(self, inquiry: Tensor) -> Tensor:
-        """Logit of the zero slot, float32 [B, 1]."""
+        """Logit of the zero slot, float32 [B, 1]; where there is no such slot, of what is masked."""
         if self.key is not None:
             return (inquiry @ self.key).float().unsqueeze(1)
-        return torch.full((len(inquiry), 1), LEAST if self.zero == "none" else 0.0, device=inquiry.device)
+        return torch.zeros(len(inquiry), 1, device=inquiry.device)

@@ -79,18 +79,6 @@ def _words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def masked_mean(x: Tensor, mask: Tensor, dim: int) -> Tensor:
-    """Mean of `x` over `dim` where `mask`; zero, not NaN, where nothing is.
-
-    Args:
-        x: [..., N, ..., d].
-        mask: bool, of the shape of `x` without the last dimension.
-        dim: the dimension N, counted from the front or, negative, from the back of `x`.
-    """
-    counted = mask.unsqueeze(-1)
-    return x.masked_fill(~counted, 0).sum(dim) / counted.sum(dim).clamp(min=1)
-
-
 class WordBag(nn.Module):
     r"""A text as the mean of its word vectors, projected or not: :math:`\tanh(W\,\frac{1}{|q|}\sum_w E_w[w]+b)`.
 

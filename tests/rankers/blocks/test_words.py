@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensr.errors import DamagedFileError
-from gensr.rankers.blocks.words import Vocabulary, WordBag, masked_mean, query_words, text_words
+from gensr.rankers.blocks.pooling import masked_mean
+from gensr.rankers.blocks.words import Vocabulary, WordBag, query_words, text_words
 from tests.rankers.blocks.requests import asking
 
 TEXTS = ["Red shoe", "red  Hat, RED!", "Ärmel_3 größe"]
